@@ -1,0 +1,350 @@
+"""Contents -> Message: Jinja, then MJML, then inlining, then checks.
+
+Two kinds of fault are told apart. A fault of the template (an unknown tag, no link to leave by, an open field) raises
+CompileError with template and line: nothing is ever sent half-compiled. A fault of the content (a relative link, a
+picture without alt text, a brief too long) costs that element, with a remark for the report, and never the morning.
+
+The home of jinja2, mjml and premailer. Their oddities, seen and worked around here: MRML writes a lower-case doctype
+that premailer drops (quirks mode), and its reset rules must not be inlined (26 kB a digest).
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError
+from jinja2.ext import Extension
+from markupsafe import Markup
+from mjml import mjml2html
+from premailer import Premailer
+
+from newsletter import markup, typesetting
+from newsletter.brief import Brief
+from newsletter.edition import FIELDS, Contents, Message, Sender, spelling
+from newsletter.errors import CompileError
+
+CLIP_BYTES = 102_400  # Gmail shows the first 102 KiB of HTML and hides the rest, the unsubscribe link with it
+WARN_BYTES = 90_000  # from here on one more brief would clip
+
+_BUILT_IN = Path(__file__).parent / "_templates" / "email"
+
+
+def template_folder() -> Path:
+    """The built-in templates: inside the installed package, else in the repository beside it."""
+    return _BUILT_IN if _BUILT_IN.is_dir() else Path(__file__).parent.parent / "templates" / "email"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A Message, and what the report should say of how it came to be."""
+
+    message: Message
+    remarks: tuple[str, ...]
+    html_bytes: int
+    shortened: int
+
+
+def compile_message(contents: Contents, sender: Sender, override: Path | None = None) -> Compiled:
+    """Compile an edition. Templates are read from the disk each time, from `override` first.
+
+    Raises CompileError for a fault of the template. Contents must hold at least one brief.
+    """
+    contents, remarks = presentable(contents)
+    environments = _environments(contents, override)
+    while True:
+        message = _compile_once(contents, sender, environments)
+        size = message.html_bytes
+        if size <= CLIP_BYTES:
+            break
+        index = _longest(contents)
+        if index is None:
+            raise CompileError(
+                f"{contents.newsletter.template}/body.mjml.j2",
+                None,
+                f"gives {size:,} bytes of HTML with every brief shortened; more than {CLIP_BYTES:,} is clipped by Gmail",
+            )
+        contents = replace(contents, cut=contents.cut | {index})
+        remarks.append(f"{contents.briefs[index].slug}: shortened to “read on”, the mail was {size:,} bytes")
+    if size > WARN_BYTES:
+        remarks.append(f"the HTML is {size:,} bytes; past {CLIP_BYTES:,} briefs are shortened")
+    return Compiled(message, tuple(remarks), size, len(contents.cut))
+
+
+def _longest(contents: Contents) -> int | None:
+    """The longest brief that is not shortened yet."""
+    sizes = {
+        index: len(brief.model_dump_json()) for index, brief in enumerate(contents.briefs) if index not in contents.cut
+    }
+    return max(sizes, key=lambda index: sizes[index]) if sizes else None
+
+
+# ------------------------------------------------------------------------------------------ content faults
+
+
+def presentable(contents: Contents) -> tuple[Contents, list[str]]:
+    """The contents without what cannot stand in a mail, and a remark for each thing left out."""
+    remarks: list[str] = []
+    briefs = tuple(_presentable(brief, remarks) for brief in contents.briefs)
+    return replace(contents, briefs=briefs), remarks
+
+
+def _presentable(brief: Brief, remarks: list[str]) -> Brief:
+    changes: dict[str, Any] = {}
+
+    def say(what: str) -> None:
+        remarks.append(f"{brief.slug}: {what}")
+
+    if brief.url and typesetting.web_link(brief.url) is None:
+        say(f"its link is left out, it is not an absolute web address: {brief.url[:80]}")
+        changes["url"] = None
+    if brief.image and brief.image.url:
+        if typesetting.web_link(brief.image.url, secure=True) is None:
+            say(f"its picture is left out, it is not at an absolute https address: {brief.image.url[:80]}")
+            changes["image"] = None
+        elif brief.image.alt is None:
+            say("its picture is left out, it has no alt text")
+            changes["image"] = None
+    facts = []
+    for fact in brief.facts:
+        good = tuple(citation for citation in fact.citations if typesetting.web_link(citation.url) is not None)
+        for citation in fact.citations:
+            if citation not in good:
+                say(f"a citation is left out, it is not an absolute web address: {citation.url[:80]}")
+        facts.append(fact if good == fact.citations else fact.model_copy(update={"citations": good}))
+    changes["facts"] = tuple(facts)
+    forecasts = []
+    for forecast in brief.forecasts:
+        if forecast.url and typesetting.web_link(forecast.url) is None:
+            say(f"a forecast's link is left out, it is not an absolute web address: {forecast.url[:80]}")
+            forecasts.append(forecast.model_copy(update={"url": None}))
+        else:
+            forecasts.append(forecast)
+    changes["forecasts"] = tuple(forecasts)
+    return brief.model_copy(update=changes)
+
+
+# ------------------------------------------------------------------------------------------ rendering
+
+
+class _Fields:
+    """`fields` in a template: each name gives its spelling; a wrong one is a fault that names the right ones."""
+
+    def __init__(self, nonce: str, *, html: bool) -> None:
+        self._nonce, self._html = nonce, html
+
+    def __getattr__(self, name: str) -> str:
+        if name.startswith("_") or name not in FIELDS:
+            raise _UnknownField(name)
+        said = spelling(self._nonce, name, html=self._html)
+        return Markup(said) if self._html else said  # noqa: S704 # our own spelling, of a nonce and a known name
+
+
+class _UnknownField(TemplateError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no field “{name}” (there is: {', '.join(FIELDS)})")
+
+
+class _Annotating(Extension):
+    """Notes file and line in each tag of an MJML template (see `newsletter.markup`)."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        del filename
+        return markup.annotate(source, name) if name and name.endswith(".mjml.j2") else source
+
+
+@dataclass(frozen=True, slots=True)
+class _Environments:
+    folders: tuple[Path, ...]
+    html: Environment
+    text: Environment
+
+
+@lru_cache(maxsize=8)
+def _environments_of(folders: tuple[Path, ...], zone: str) -> _Environments:
+    def make(*, html: bool) -> Environment:
+        made = Environment(
+            loader=FileSystemLoader(folders),
+            autoescape=html,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            auto_reload=True,
+            extensions=[_Annotating] if html else [],
+        )
+        made.filters.update(typesetting.filters(zone))
+        return made
+
+    return _Environments(folders, make(html=True), make(html=False))
+
+
+def _environments(contents: Contents, override: Path | None) -> _Environments:
+    folders = (override, template_folder()) if override else (template_folder(),)
+    return _environments_of(folders, contents.newsletter.zone)
+
+
+def _context(contents: Contents, *, html: bool) -> dict[str, Any]:
+    """What a template sees; docs/templates.md lists it."""
+    return {
+        "newsletter": contents.newsletter,
+        "newsletter_id": contents.newsletter_id,
+        "site": contents.site,
+        "slot": contents.slot,
+        "briefs": contents.briefs,
+        "cut": contents.cut,
+        "proof": contents.proof,
+        "minutes": typesetting.minutes(contents.briefs),
+        "preheader": typesetting.preheader(contents.briefs),
+        "view_url": contents.view_url,
+        "sign_up_url": contents.sign_up_url,
+        "privacy_url": contents.privacy_url,
+        "postal_address": contents.postal_address,
+        "fields": _Fields(contents.nonce, html=html),
+    }
+
+
+def _render(environments: _Environments, name: str, contents: Contents) -> str:
+    html = name.endswith(".mjml.j2")
+    environment = environments.html if html else environments.text
+    try:
+        return environment.get_template(name).render(_context(contents, html=html))
+    except TemplateNotFound as error:
+        raise CompileError(
+            str(error.name or name), None, f"there is no such template in {_listed(environments)}"
+        ) from None
+    except TemplateSyntaxError as error:
+        raise CompileError(error.name or name, error.lineno, error.message or "cannot be read") from None
+    except Exception as error:
+        where, line = _template_line(error, environments.folders, name)
+        raise CompileError(where, line, f"{error}" or type(error).__name__) from error
+
+
+def _listed(environments: _Environments) -> str:
+    return " or ".join(str(folder) for folder in environments.folders)
+
+
+def _template_line(error: BaseException, folders: Sequence[Path], name: str) -> tuple[str, int | None]:
+    """Template and line of an error: the innermost frame of its traceback that is a template's."""
+    found: tuple[str, int | None] = (name, None)
+    trace = error.__traceback__
+    while trace is not None:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        for folder in folders:
+            if file.is_relative_to(folder):
+                found = (file.relative_to(folder).as_posix(), trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
+# ------------------------------------------------------------------------------------------ the stages
+
+
+def _compile_once(contents: Contents, sender: Sender, environments: _Environments) -> Message:
+    folder = contents.newsletter.template
+    body, text_name, subject_name = (f"{folder}/{part}" for part in ("body.mjml.j2", "body.txt.j2", "subject.txt.j2"))
+    annotated = _render(environments, body, contents)
+    markup.lint(annotated, body)
+    html = tidy(inline(to_html(markup.bare(annotated), body)))
+    text = _tidy_text(_render(environments, text_name, contents))
+    subject = " ".join(_render(environments, subject_name, contents).split())
+    message = Message(sender, subject, html, text, contents.nonce)
+    _check(message, contents, body, text_name, subject_name)
+    return message
+
+
+def to_html(mjml: str, template: str) -> str:
+    """Compile MJML with MRML; its doctype in capitals and its reset marked, as premailer needs them."""
+    try:
+        html = str(mjml2html(mjml, fonts={}))
+    except ValueError as error:
+        raise CompileError(template, None, f"the MJML compiler refuses it: {error}") from None
+    html = html.replace("<!doctype html>", "<!DOCTYPE html>", 1)
+    head, found, rest = html.partition("</head>")
+    first = head.find('<style type="text/css">\n#outlook')
+    if found and first >= 0:
+        end = head.find("</style>", first)
+        head = head[:first] + '<style type="text/css" data-premailer="ignore">' + head[first + 23 : end] + head[end:]
+        head = re.sub(
+            r'<style type="text/css">(?=@media|\s*\.moz)', '<style type="text/css" data-premailer="ignore">', head
+        )
+        head = head.replace('<style media="screen', '<style data-premailer="ignore" media="screen')
+    return head + found + rest
+
+
+def inline(html: str) -> str:
+    """Write the rules of <style> into the elements they match; marked styles stay in the head as they are."""
+    return str(
+        Premailer(
+            html,
+            strip_important=False,
+            keep_style_tags=False,
+            remove_classes=False,
+            allow_network=False,
+            allow_loading_external_files=False,
+            disable_link_rewrites=True,
+            disable_validation=True,
+            align_floating_images=False,
+            disable_basic_attributes=["align", "valign", "bgcolor", "width", "height", "border", "cellpadding"],
+            cssutils_logging_level=logging.CRITICAL,
+        ).transform()
+    )
+
+
+def tidy(html: str) -> str:
+    """Take out what no client reads: classes that no rule left in the head names, and blanks between rules."""
+    styles = "".join(re.findall(r"<style[^>]*>(.*?)</style>", html, re.DOTALL))
+    named = set(re.findall(r"\.(-?[A-Za-z_][\w-]*)", styles))
+
+    def classes(match: re.Match[str]) -> str:
+        kept = [name for name in match[1].split() if name in named]
+        return f' class="{" ".join(kept)}"' if kept else ""
+
+    head, body_tag, body = html.partition("<body")
+    body = re.sub(r'(?<=[\w"]) class="([^"<>]*)"(?=[^<>]*>)', classes, body)
+    body = re.sub(r'(?<= style=")[^"]*(?=")', lambda match: match[0].replace("; ", ";"), body)
+    head = re.sub(r"(<style[^>]*>)(.*?)(</style>)", lambda m: m[1] + _squeeze(m[2]) + m[3], head, flags=re.DOTALL)
+    return head + body_tag + body
+
+
+def _squeeze(css: str) -> str:
+    return re.sub(r"\s*([{};:,])\s*", r"\1", re.sub(r"\s+", " ", css)).replace(";}", "}").strip()
+
+
+def _tidy_text(text: str) -> str:
+    lines = [line.rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).strip("\n") + "\n"
+
+
+# ------------------------------------------------------------------------------------------ template faults
+
+
+def _check(message: Message, contents: Contents, body: str, text_name: str, subject_name: str) -> None:
+    """Refuse a Message that must not be sent, whatever the templates were thought to do. Raises CompileError."""
+    opening = f"[[{contents.nonce}."
+    if not message.subject:
+        raise CompileError(subject_name, None, "gives an empty subject")
+    if opening in message.subject:
+        raise CompileError(subject_name, None, "holds a field; a subject is the same for everybody")
+    elements, shown = markup.read_html(message.html)
+    for name, part, html in ((body, message.html, True), (text_name, message.text, False)):
+        filled = message.fill(part, dict.fromkeys(FIELDS, ""))
+        if opening in filled:
+            at = filled.index(opening)
+            raise CompileError(name, None, f"leaves a field unfilled: {filled[at : at + 40]!r}")
+        needed = spelling(contents.nonce, "leave_url", html=html)
+        given = [element.attributes.get("href") for element in elements if element.name == "a"] if html else [part]
+        if not any(needed in (place or "") for place in given):
+            where = "in the href of a link" if html else "as it is"
+            raise CompileError(name, None, f"has no way to leave: put {{{{ fields.leave_url }}}} {where}")
+        address = " ".join(contents.postal_address.split())
+        if address not in (shown if html else " ".join(part.split())):
+            raise CompileError(name, None, "does not show the postal address: put {{ postal_address }} into it")
+    for what in markup.bad_links(elements, opening):
+        raise CompileError(body, None, what)
+    for element in elements:
+        if element.name == "img" and not (element.attributes.get("alt") is not None and element.attributes.get("src")):
+            raise CompileError(body, None, "has a picture without src or alt")

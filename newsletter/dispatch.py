@@ -1,0 +1,348 @@
+"""Message x Audience -> Batches -> Provider -> Deliveries: claim, build, call, record.
+
+What a receipt or an error *means* is decided by `settle`, without a database; the loop around it keeps two rules. A
+batch is `calling` on the disk before the first byte leaves, so that after a crash only what was in the provider's hands
+can be in doubt; and no transaction stays open during a call. The rows decide what is done: any number of processes may
+run this on one edition, and a killed one is picked up by the next.
+"""
+
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from newsletter import store
+from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Recipient, Result
+from newsletter.errors import DispatchError, OutcomeUnknown, ProviderRefused, Throttled
+from newsletter.models import BatchState, EditionRecord, EditionState, MessageRecord, Outcome
+from newsletter.providers import Provider
+from subscribers import SUPPRESSED, reading, transaction
+
+FIRST_BACK_OFF = timedelta(seconds=2)
+LONGEST_BACK_OFF = timedelta(minutes=15)
+DEFERRED_WAIT = timedelta(minutes=15)  # greylisting opens after 5 to 15 minutes as a rule (RFC 6647 section 2.2)
+_LOOK_AGAIN = timedelta(seconds=1)  # how often a waiting process looks whether another's batch came free
+
+
+# ------------------------------------------------------------------------------------------ deciding
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a call came to. Rows are delivery rows."""
+
+    state: BatchState
+    outcomes: Mapping[int, tuple[Outcome, str | None]] = field(default_factory=dict)
+    later: Sequence[int] = ()  # for a child batch
+    later_after: timedelta | None = None  # when `later`, or the whole batch, is due again; None: after a back-off
+    note: str | None = None
+    pause: str | None = None  # why the edition waits for an operator
+
+
+def settle(rows: Mapping[DeliveryId, int], receipts: Iterable[Receipt], error: Exception | None) -> Settlement:
+    """What the receipts of one call, and the error that ended it, mean for each delivery.
+
+    Without receipts, an error that surely left nothing behind gives the batch back; any other makes it unknown. Beside
+    receipts, an error speaks only for those that have none.
+    """
+    answered = {receipt.delivery: receipt for receipt in receipts if receipt.delivery in rows}
+    if not answered and error is not None:
+        return _settle_error(error)
+    outcomes: dict[int, tuple[Outcome, str | None]] = {}
+    later: list[int] = []
+    waits: list[timedelta] = []
+    notes: list[str] = []
+    accepted = 0
+    for delivery, row in rows.items():
+        receipt = answered.get(delivery)
+        result = receipt.result if receipt else _unanswered(error)
+        reason = receipt.reason if receipt else (str(error) if error else "no receipt came")
+        if result is Result.ACCEPTED:
+            accepted += 1
+        elif result is Result.REFUSED:
+            outcomes[row] = (Outcome.REFUSED, (reason or "no reason given")[:300])
+        elif result is Result.UNKNOWN:
+            outcomes[row] = (Outcome.UNKNOWN, (reason or "no answer")[:300])
+        else:
+            later.append(row)
+            notes.append(reason or str(result))
+            if result is Result.DEFERRED:
+                waits.append((receipt.retry_after if receipt else None) or DEFERRED_WAIT)
+    note = notes[0] if notes else None
+    wait = max(waits, default=None)
+    if later and not accepted and not outcomes:
+        return Settlement(BatchState.PENDING, later_after=wait, note=note)
+    return Settlement(BatchState.DONE, outcomes, later, wait if waits or not accepted else timedelta(), note)
+
+
+def _settle_error(error: Exception) -> Settlement:
+    if isinstance(error, Throttled):
+        return Settlement(BatchState.PENDING, later_after=error.retry_after, note=str(error))
+    if isinstance(error, ProviderRefused):
+        return Settlement(BatchState.PENDING, later_after=timedelta(), note=str(error), pause=str(error))
+    if isinstance(error, DispatchError) and not isinstance(error, OutcomeUnknown):
+        return Settlement(BatchState.PENDING, note=str(error))
+    return Settlement(BatchState.UNKNOWN, note=str(error) or type(error).__name__)
+
+
+def _unanswered(error: Exception | None) -> Result:
+    surely_not = isinstance(error, DispatchError) and not isinstance(error, OutcomeUnknown)
+    return Result.NOT_TRIED if surely_not else Result.UNKNOWN
+
+
+def back_off(tries: int, jitter: Callable[[], float]) -> timedelta:
+    """How long to wait after the nth failure: doubling from 2 s to 15 min, of which a random half to whole is taken."""
+    whole = min(FIRST_BACK_OFF * (1 << min(tries, 16)), LONGEST_BACK_OFF)
+    return whole * (0.5 + jitter() / 2)
+
+
+def allowed(address: str, only_to: Sequence[str]) -> bool:
+    """Whether `only_to` (addresses and domains, empty for everybody) lets an address be mailed."""
+    if not only_to:
+        return True
+    folded = address.casefold()
+    domain = folded.rpartition("@")[2]
+    return any(folded == entry or domain == entry.removeprefix("@") for entry in (o.casefold() for o in only_to))
+
+
+# ------------------------------------------------------------------------------------------ processes
+
+
+def this_process() -> str:
+    """A name for this process that no other has or will have: machine, process id, and when it started."""
+    return f"{_machine()}/{os.getpid()}/{_started(os.getpid())}"
+
+
+def is_gone(owner: str) -> bool:
+    """True only where it is certain that the process of that name has ended. Of other machines nothing is certain."""
+    machine, _, rest = owner.rpartition("/")[0].rpartition("/")
+    started = owner.rpartition("/")[2]
+    if machine != _machine() or not rest.isdigit() or started == "?":
+        return False
+    return _started(int(rest)) != started
+
+
+def _machine() -> str:
+    """Host, boot and process-id space: a number means the same process only where all three are the same."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        space = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
+    except OSError:
+        boot = space = "?"
+    return f"{socket.gethostname()}/{boot}.{space}"
+
+
+def _started(pid: int) -> str:
+    """When a process started, in clock ticks since boot; "gone" where there is none, "?" where nobody can tell."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return "gone" if Path("/proc/self/stat").exists() else "?"
+    except OSError:
+        return "?"
+    fields = status.rpartition(")")[2].split()
+    return "gone" if fields[0] in {"Z", "X"} else fields[19]  # proc_pid_stat(5): state is field 3, starttime 22
+
+
+# ------------------------------------------------------------------------------------------ doing
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an edition is: deliveries settled by this run, of how many it found waiting."""
+
+    done: int
+    total: int
+
+
+class _LostClaim(Exception):
+    """The claim is no longer ours, so the call must not be made."""
+
+
+@dataclass(frozen=True)
+class Dispatcher:
+    """Sends one edition's batches through one provider. Clock, sleep, randomness and names are arguments."""
+
+    engine: Engine
+    provider: Provider
+    clock: Callable[[], datetime]
+    lease: timedelta
+    only_to: Sequence[str] = ()
+    sleep: Callable[[float], None] = time.sleep
+    jitter: Callable[[], float] = random.random
+    owner: str = field(default_factory=this_process)
+    new_attempt: Callable[[], AttemptId] = lambda: AttemptId(os.urandom(12).hex())
+    report: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005 # nobody watches
+
+    def run(self, edition_id: int) -> EditionRecord:
+        """Send what is due until nothing waits, or somebody stops it. Gives the edition as it stands then.
+
+        It returns early where dispatch is halted or the edition paused, and waits for batches that are due later or in
+        another living process's hands.
+        """
+        done = 0
+        messages: dict[int, Message] = {}
+        with reading(self.engine) as session:
+            record = session.get_one(EditionRecord, edition_id)
+            total = store.tally(session, record).waiting
+        while True:
+            with transaction(self.engine) as session:
+                record = session.get_one(EditionRecord, edition_id)
+                if record.state is not EditionState.DISPATCHING or store.instance(session).halted_at is not None:
+                    return record
+                self._release_lapsed(session, edition_id)
+                if self._pause_if_stale(session, record):
+                    return record
+                claimed = self._claim(session, record)
+                if claimed is None:
+                    if store.close_if_done(session, edition_id, self.clock()):
+                        session.refresh(record)
+                        return record
+                    wait = self._wait(session, edition_id)
+            if claimed is None:
+                self.sleep(wait)
+                continue
+            if claimed.recipients:
+                if claimed.message_id not in messages:
+                    messages[claimed.message_id] = self._message(claimed.message_id)
+                self._call(edition_id, claimed, messages[claimed.message_id])
+            done += len(claimed.recipients)
+            self.report(Progress(min(done, total), total))
+
+    def _message(self, message_id: int) -> Message:
+        with reading(self.engine) as session:
+            return store.load_message(session.get_one(MessageRecord, message_id))
+
+    def _release_lapsed(self, session: Session, edition_id: int) -> None:
+        """Take batches from processes that are gone, or whose lease ran out: pending again, or unknown."""
+        now = self.clock()
+        for batch in store.held(session, edition_id):
+            lapsed = batch.lease_until is None or batch.lease_until <= now
+            if not lapsed and not (batch.owner and batch.owner != self.owner and is_gone(batch.owner)):
+                continue
+            if batch.state is BatchState.CLAIMED or self.provider.idempotent:
+                store.release(session, batch, BatchState.PENDING, note="its process ended; taken up again", now=now)
+            else:
+                store.release(session, batch, BatchState.UNKNOWN, note="its process ended during the call", now=now)
+
+    def _pause_if_stale(self, session: Session, record: EditionRecord) -> bool:
+        """Pause an edition whose next batch is overdue by more than `stale_after`. Yesterday's news waits for a person."""
+        assert record.id is not None
+        due = store.next_due(session, record.id)
+        if due is None or self.clock() <= due + timedelta(seconds=record.stale_after_s):
+            return False
+        reason = f"overdue by {hours(self.clock() - due)}, more than stale_after"
+        store.set_edition(session, record.id, EditionState.PAUSED, reason=reason, only_from=[EditionState.DISPATCHING])
+        session.refresh(record)
+        return True
+
+    def _claim(self, session: Session, record: EditionRecord) -> store.Claimed | None:
+        """Claim the next due batch, and write what stands against mailing some of it now. None where none is due."""
+        assert record.id is not None
+        now = self.clock()
+        attempt = self.new_attempt()
+        found = store.claim(session, record, owner=self.owner, lease_until=now + self.lease, attempt=attempt, now=now)
+        if found is None:
+            return None
+        batch, rows = found
+        instance_id = store.instance(session).instance_id
+        against: dict[int, tuple[Outcome, str | None]] = {}
+        recipients: list[Recipient] = []
+        names: dict[DeliveryId, int] = {}
+        for row, address, name, link, exclusion, still in rows:
+            if still is None:
+                against[row] = (Outcome.SKIPPED, "left")
+            elif exclusion == SUPPRESSED:
+                against[row] = (Outcome.SUPPRESSED, exclusion)
+            elif exclusion is not None:
+                against[row] = (Outcome.SKIPPED, exclusion)
+            elif not allowed(address, self.only_to):
+                against[row] = (Outcome.SKIPPED, "only_to")
+            else:
+                delivery = store.delivery_id(instance_id, row)
+                names[delivery] = row
+                recipients.append(Recipient(delivery, address, name, link))
+        store.write_outcomes(session, against)
+        assert batch.id is not None
+        claimed = store.Claimed(
+            batch.id,
+            batch.number,
+            batch.epoch,
+            batch.tries,
+            batch.message_id,
+            batch.due_at,
+            attempt,
+            tuple(recipients),
+            names,
+        )
+        if not recipients:
+            store.finish(session, claimed, BatchState.DONE, note=None)
+        return claimed
+
+    def _call(self, edition_id: int, claimed: store.Claimed, message: Message) -> None:
+        """Build, call and record one batch. Only a bug of the provider's comes out of here, after it is recorded."""
+        receipts: list[Receipt] = []
+        error: Exception | None = None
+        started = False
+
+        def start() -> None:
+            nonlocal started
+            now = self.clock()
+            with transaction(self.engine) as session:
+                if not store.begin_call(session, claimed, now=now, lease_until=now + self.lease):
+                    raise _LostClaim
+            started = True
+
+        try:
+            receipts.extend(self.provider.submit(message, claimed.recipients, claimed.attempt, start))
+        except _LostClaim:
+            return
+        except Exception as caught:  # noqa: BLE001 # whatever it is, what it means for the batch is written down first
+            error = caught
+        settlement = settle(claimed.rows, receipts, error)
+        if error is not None and not isinstance(error, DispatchError) and not started:
+            settlement = Settlement(BatchState.PENDING, note=repr(error), pause=f"a fault in {self.provider.name}")
+        self._record(edition_id, claimed, settlement)
+        if error is not None and not isinstance(error, DispatchError):
+            raise error
+
+    def _record(self, edition_id: int, claimed: store.Claimed, settlement: Settlement) -> None:
+        now = self.clock()
+        wait = settlement.later_after
+        due_at = now + (back_off(claimed.tries, self.jitter) if wait is None else wait)
+        with transaction(self.engine) as session:
+            if settlement.state is BatchState.PENDING:
+                mine = store.give_back(session, claimed, due_at=due_at, note=settlement.note or "")
+            else:
+                mine = store.finish(session, claimed, settlement.state, note=settlement.note)
+            if mine and settlement.outcomes:
+                store.write_outcomes(session, settlement.outcomes)
+            if mine and settlement.later:
+                store.make_child(session, claimed, settlement.later, due_at=due_at, note=settlement.note or "")
+            if mine and settlement.pause:
+                store.set_edition(
+                    session,
+                    edition_id,
+                    EditionState.PAUSED,
+                    reason=settlement.pause[:500],
+                    only_from=[EditionState.DISPATCHING],
+                )
+
+    def _wait(self, session: Session, edition_id: int) -> float:
+        """Seconds until it is worth looking again, at most one: another process may give its batch back any time."""
+        due = store.next_due(session, edition_id)
+        now = self.clock()
+        return max(0.01, min(_LOOK_AGAIN, due - now if due else _LOOK_AGAIN).total_seconds())
+
+
+def hours(span: timedelta) -> str:
+    """A span in words that fit a line: "26 h", "40 min"."""
+    minutes = int(span.total_seconds() // 60)
+    return f"{minutes // 60} h" if minutes >= 120 else f"{minutes} min"  # noqa: PLR2004 # two hours

@@ -1,0 +1,227 @@
+"""The tables of what is sent, and the states their rows go through. The queries on them are in store.py.
+
+::
+
+    edition   draft ──freeze──> dispatching ──nothing waits──> closed
+                │ thin              │  ▲  provider refuses everyone, an operator, too old
+                ▼                   ▼  │ send again
+              skipped             paused ──> cancelled
+
+    batch     pending ──claim──> claimed ──first byte──> calling ──receipts──> done
+                 ▲                  │ lease runs out        │ no answer, or its process died
+                 └──────────────────┘                       └──> unknown ──late receipt──> done
+
+A whole batch's result is its own row's state; a delivery's `outcome` is written only where it differs from it.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import JSON, Column, Index, Text, UniqueConstraint
+from sqlmodel import Field
+
+from subscribers import Instant, Table, choice
+
+
+class Verdict(StrEnum):
+    """What a newsletter decided about one revision of a brief."""
+
+    TAKEN = "taken"  # in the edition `edition_id`
+    LEFT = "left"  # never in this newsletter, for the reason given
+    CARRIED = "carried"  # not this time; a candidate again for the next edition
+
+
+class EditionState(StrEnum):
+    """Where an edition stands."""
+
+    DRAFT = "draft"  # compiled; nothing is frozen, all of it may be made anew
+    SKIPPED = "skipped"  # empty or too thin at its slot; may be drafted again
+    DISPATCHING = "dispatching"  # audience and messages are frozen
+    PAUSED = "paused"  # frozen, and waits for an operator; `reason` says why
+    CLOSED = "closed"  # nothing waits
+    CANCELLED = "cancelled"  # an operator ended it; what had not left never will
+
+
+class BatchState(StrEnum):
+    """Where a batch stands, and so what a delivery of it with no outcome of its own means."""
+
+    PENDING = "pending"  # due at `due_at`
+    CLAIMED = "claimed"  # a process builds its request; nothing has left
+    CALLING = "calling"  # bytes may have left; committed before the first of them
+    DONE = "done"  # the provider answered: accepted
+    UNKNOWN = "unknown"  # no answer came: reconcile, never guess
+    CANCELLED = "cancelled"
+
+
+class Outcome(StrEnum):
+    """What became of one recipient's copy, where it differs from its batch."""
+
+    ACCEPTED = "accepted"  # the provider took responsibility
+    REFUSED = "refused"  # the provider refused this recipient for good
+    SUPPRESSED = "suppressed"  # must not be mailed
+    SKIPPED = "skipped"  # paused, left since, or outside only_to
+    CANCELLED = "cancelled"  # an operator ended the edition first
+    UNKNOWN = "unknown"  # may have been taken
+
+
+class Fate(StrEnum):
+    """What happened to an accepted copy later, as events tell. Moves forward only, in this order."""
+
+    PROCESSED = "processed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    BOUNCED = "bounced"
+    COMPLAINED = "complained"
+
+
+class Instance(Table, table=True):
+    """The one row that says which database this is, and whether dispatch is halted."""
+
+    __tablename__ = "instance"
+
+    id: int = Field(default=1, primary_key=True)
+    instance_id: str = Field(max_length=32)  # random; a live provider wants it claimed in the configuration
+    created_at: datetime = Field(sa_type=Instant)
+    halted_at: datetime | None = Field(default=None, sa_type=Instant)  # NULL: dispatch may run
+    halted_by: str | None = Field(default=None, max_length=100)
+    halt_reason: str | None = Field(default=None, max_length=500)
+
+
+class OperatorAct(Table, table=True):
+    """Who did what, when: every halt, every yes, every start by hand. Rows are only ever added."""
+
+    __tablename__ = "operator_act"
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(sa_type=Instant)
+    actor: str = Field(max_length=100)
+    act: str = Field(max_length=40)
+    edition_id: int | None = Field(default=None, foreign_key="edition.id")  # NULL: of no single edition
+    note: str | None = Field(default=None, max_length=500)
+
+
+class BriefRecord(Table, table=True):
+    """One story of one source. Its content is in its revisions."""
+
+    __tablename__ = "brief"
+    __table_args__ = (UniqueConstraint("source", "guid"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    source: str = Field(max_length=64)
+    guid: str = Field(max_length=500)  # the source's own name for it; a file's path in a folder
+    url: str | None = Field(default=None, max_length=2048, index=True)  # NULL: the brief has none
+    headline: str = Field(max_length=300)
+    revision: int = 1  # the newest
+    content_hash: str = Field(max_length=64, index=True)  # of the newest revision
+    first_seen_at: datetime = Field(sa_type=Instant)
+
+
+class RevisionRecord(Table, table=True):
+    """A brief's content at one time, as the JSON of `newsletter.brief.Brief`."""
+
+    __tablename__ = "brief_revision"
+
+    brief_id: int = Field(foreign_key="brief.id", primary_key=True)
+    number: int = Field(primary_key=True)  # from 1
+    content: str = Field(sa_column=Column(Text, nullable=False))
+    seen_at: datetime = Field(sa_type=Instant)
+
+
+class EditionRecord(Table, table=True):
+    """One instance of a newsletter, for one slot."""
+
+    __tablename__ = "edition"
+    __table_args__ = (UniqueConstraint("newsletter", "slot"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    newsletter: str = Field(max_length=30)
+    slot: str = Field(max_length=16)  # local wall clock, "2026-11-23T07:00"
+    zone: str = Field(max_length=64)
+    slot_at: datetime = Field(sa_type=Instant)  # the slot's instant
+    state: EditionState = Field(sa_column=Column(choice(EditionState), nullable=False))
+    reason: str | None = Field(default=None, max_length=500)  # why skipped, paused or cancelled
+    created_at: datetime = Field(sa_type=Instant)
+    frozen_at: datetime | None = Field(default=None, sa_type=Instant)  # NULL: no audience yet
+    closed_at: datetime | None = Field(default=None, sa_type=Instant)
+    candidates: int | None = None  # counted from the audience query when it was frozen; NULL: not frozen
+    lists: list[str] = Field(sa_column=Column(JSON, nullable=False))  # slugs of the lists it goes to
+    stale_after_s: int  # seconds past a batch's due time after which it waits for an operator
+
+
+class Decision(Table, table=True):
+    """What a newsletter decided about one revision. Not final until its edition is frozen."""
+
+    __tablename__ = "decision"
+    __table_args__ = (
+        UniqueConstraint("newsletter", "brief_id", "revision"),
+        Index("ix_decision_edition_id", "edition_id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    newsletter: str = Field(max_length=30)
+    brief_id: int = Field(foreign_key="brief.id", index=True)
+    revision: int
+    verdict: Verdict = Field(sa_column=Column(choice(Verdict), nullable=False))
+    reason: str | None = Field(default=None, max_length=300)  # NULL for taken
+    edition_id: int = Field(foreign_key="edition.id")  # the edition that decided
+    position: int | None = None  # from 1, in the edition; NULL unless taken
+    final: bool = False
+    decided_at: datetime = Field(sa_type=Instant)
+
+
+class MessageRecord(Table, table=True):
+    """One compiled Message of an edition, as approved. Frozen editions read only this."""
+
+    __tablename__ = "message"
+    __table_args__ = (UniqueConstraint("edition_id", "variant", "revision"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    edition_id: int = Field(foreign_key="edition.id")
+    variant: str = Field(default="", max_length=64)  # "" is the one for everybody
+    revision: int = 1
+    content: str = Field(sa_column=Column(Text, nullable=False))  # JSON of newsletter.edition.Message
+    digest: str = Field(max_length=64)  # SHA-256 of it
+    html_bytes: int
+    briefs: int  # how many it holds
+    compiled_at: datetime = Field(sa_type=Instant)
+
+
+class Batch(Table, table=True):
+    """Deliveries handed to a provider in one call."""
+
+    __tablename__ = "batch"
+    __table_args__ = (
+        UniqueConstraint("edition_id", "number"),
+        Index("ix_batch_state_due_at", "edition_id", "state", "due_at"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    edition_id: int = Field(foreign_key="edition.id")
+    message_id: int = Field(foreign_key="message.id")
+    number: int  # from 1 within its edition
+    parent_id: int | None = Field(default=None, foreign_key="batch.id")  # NULL: made by the freeze
+    size: int  # deliveries that stand in it now
+    due_at: datetime = Field(sa_type=Instant)
+    state: BatchState = Field(sa_column=Column(choice(BatchState), nullable=False))
+    epoch: int = 0  # counts claims, so that a process which overslept cannot act on an old one
+    tries: int = 0  # calls that ended with nothing accepted
+    owner: str | None = Field(default=None, max_length=200)  # the claiming process; NULL: nobody's
+    lease_until: datetime | None = Field(default=None, sa_type=Instant)
+    attempt: str | None = Field(default=None, max_length=32)  # of the latest call; NULL: none yet
+    provider_id: str | None = Field(default=None, max_length=200)  # the provider's name for the call; NULL: gave none
+    note: str | None = Field(default=None, max_length=500)  # the latest error, scrubbed
+
+
+class Delivery(Table, table=True):
+    """One recipient's copy."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (UniqueConstraint("edition_id", "subscriber_id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    edition_id: int = Field(foreign_key="edition.id")
+    subscriber_id: int = Field(foreign_key="subscriber.id")
+    batch_id: int | None = Field(default=None, foreign_key="batch.id", index=True)  # NULL: excluded at the freeze
+    outcome: Outcome | None = Field(default=None, sa_column=Column(choice(Outcome)))  # NULL: as its batch
+    reason: str | None = Field(default=None, max_length=300)  # of an outcome; holds no address
+    fate: Fate | None = Field(default=None, sa_column=Column(choice(Fate)))  # NULL: no event yet

@@ -1,0 +1,168 @@
+"""Starting a newsletter: what `newsletter init` writes, and adding the first people to a list."""
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from newsletter.errors import ConfigurationError
+from newsletter.newsroom import Newsroom
+from newsletter.settings import SECRET_VARIABLE, Settings
+from subscribers import (
+    AddressError,
+    NotAllowed,
+    add_confirmed,
+    ask,
+    confirmation_token,
+    ensure_list,
+    parse,
+    transaction,
+)
+
+SAMPLE_READER = "Sample Reader <reader@example.com>"
+
+_TOML = """\
+# A newsletter. Every setting is explained in docs/configuration.md; what is commented out shows its default.
+# Secrets do not belong here: they stand in .env beside this file, or in the environment.
+
+[site]
+name = "The Daily Desk"                       # the publisher, in the footer
+url = "https://news.example.org"              # where links in the mail lead: unsubscribe, preferences, archive
+postal_address = "The Daily Desk, 1 Example Street, 10115 Example Town"   # the law wants one in every mail
+# privacy_url = "https://news.example.org/privacy"
+# sign_up_url = "https://news.example.org/join/daily"
+
+[database]
+url = "sqlite:///newsletter.db"               # beside this file
+
+[provider]
+kind = "outbox"                               # one .eml a recipient in a folder: nobody is mailed
+path = "outbox"
+
+[sources.desk]
+kind = "folder"                               # .txt, .md and .json briefs, see docs/briefs.md
+path = "briefs"
+
+[dispatch]
+# only_to = ["example.org"]                   # while trying out: mail nobody but these addresses or domains
+# audience_jump = 2.0                         # ask first when an audience has grown more than this
+
+[newsletters.daily]
+title = "The Daily Digest"
+# tagline = "The facts first, then the arguments"
+from = "The Daily Digest <daily@news.example.org>"
+# reply_to = "desk@news.example.org"
+lists = ["daily"]                             # newsletter subscribers add ADDRESS --list daily
+schedule = "0 7 * * *"                        # minute hour day month weekday (0 is Sunday), on this zone's clock:
+zone = "UTC"                                  # such as "Europe/Berlin"
+# language = "en"
+# min_briefs = 1                              # fewer, and the edition is skipped
+# max_briefs = 8                              # more are carried over to the next
+# order = "newest"                            # or "oldest", "topics"
+# topics = []                                 # only briefs with one of these; empty for all
+# accent = "#9b1c31"
+"""
+
+
+def start(directory: Path, *, actor: str) -> Iterator[str]:
+    """Write a newsletter into a folder, and say line by line what was made.
+
+    Raises ConfigurationError where there is one already.
+    """
+    file = directory / "newsletter.toml"
+    if file.exists():
+        raise ConfigurationError(f"there is a {file} already; init changes nothing")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "briefs").mkdir(exist_ok=True)
+    file.write_text(_TOML, encoding="utf-8")
+    yield f"{file}: the configuration, commented"
+    env = directory / ".env"
+    if not env.exists():
+        with open(os.open(env, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:  # noqa: PTH123 # the mode
+            opened.write(
+                f"# Secrets. Keep this file out of version control.\n{SECRET_VARIABLE}={secrets.token_urlsafe(32)}\n"
+            )
+        yield f"{env}: a fresh secret, readable by you only"
+    samples = _sample_briefs()
+    for name, content in samples:
+        if not (directory / "briefs" / name).exists():
+            (directory / "briefs" / name).write_bytes(content)
+    yield f"{directory / 'briefs'}: {len(samples)} sample briefs"
+    with Newsroom.open(Settings.load(file, {})) as newsroom:
+        add_people(newsroom, [SAMPLE_READER], "daily", evidence="sample subscriber of newsletter init", actor=actor)
+    yield f"{directory / 'newsletter.db'}: the database, with one sample subscriber on the list “daily”"
+    there = "" if directory == Path() else f"cd {directory} && "
+    yield ""
+    yield f"Next:  {there}newsletter preview daily --out preview"
+    yield f"       {there}newsletter send daily"
+
+
+def _sample_briefs() -> list[tuple[str, bytes]]:
+    """The sample briefs: inside the installed package, else in the repository beside it."""
+    packaged = Path(str(resources.files("newsletter"))) / "_templates" / "briefs"
+    folder = packaged if packaged.is_dir() else Path(__file__).parent.parent / "examples" / "briefs"
+    return [(file.name, file.read_bytes()) for file in sorted(folder.iterdir()) if not file.name.startswith("09-")]
+
+
+# ------------------------------------------------------------------------------------------ people
+
+
+@dataclass(frozen=True)
+class Added:
+    """What came of adding people: how many were new, on the list before, or refused (line and reason).
+
+    `links` holds the confirmation links of those who are pending.
+    """
+
+    to: str
+    new: int
+    before: int
+    links: tuple[str, ...]
+    refused: tuple[tuple[int, str], ...]
+
+    def lines(self) -> Iterator[str]:
+        """For a terminal."""
+        state = "pending" if self.links else "confirmed"
+        yield f"{self.new} added to list {self.to} ({state})" + (f", {self.before} there before" if self.before else "")
+        for link in self.links:
+            yield f"confirms within 7 days: {link}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For a script."""
+        return {
+            "list": self.to,
+            "new": self.new,
+            "before": self.before,
+            "confirmation_links": list(self.links),
+            "refused": [{"line": line, "reason": reason} for line, reason in self.refused],
+        }
+
+
+def add_people(newsroom: Newsroom, mailboxes: Sequence[str], to: str, *, evidence: str | None, actor: str) -> Added:
+    """Add people to a list: confirmed where `evidence` says how their consent is known, else pending. Mails nobody."""
+    secret = None if evidence else newsroom.settings.need_secret()
+    now = newsroom.clock()
+    new = before = 0
+    links: list[str] = []
+    refused: list[tuple[int, str]] = []
+    with transaction(newsroom.engine) as session:
+        mailing_list = ensure_list(session, to, to, now)
+        for number, text in enumerate(mailboxes, start=1):
+            try:
+                mailbox = parse(text)
+                if evidence:
+                    _, changed = add_confirmed(session, mailbox, mailing_list, now=now, actor=actor, evidence=evidence)
+                else:
+                    subscription = ask(session, mailbox, mailing_list, now=now, actor=actor)
+                    changed = subscription.state == "pending"
+                    if changed and secret:
+                        token = confirmation_token(subscription, now=now, secret=secret)
+                        links.append(f"{newsroom.settings.site.url}/c/{token}")
+            except (AddressError, NotAllowed) as error:
+                refused.append((number, str(error)))
+                continue
+            new, before = new + changed, before + (not changed)
+    return Added(to, new, before, tuple(links), tuple(refused))

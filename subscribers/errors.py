@@ -1,0 +1,36 @@
+"""The errors of the list.
+
+::
+
+    SubscriberError
+        AddressError        the text is no address; the sentence says why
+        TokenError          a link that is expired, damaged or not ours
+        UnknownList         there is no list of that name
+        NotAllowed          the person's own earlier word stands against it (suppressed, unsubscribed)
+
+Their sentences name no address, so that a log may hold them.
+"""
+
+
+class SubscriberError(Exception):
+    """Whatever the list cannot do."""
+
+
+class AddressError(SubscriberError, ValueError):
+    """A text is no mail address."""
+
+
+class TokenError(SubscriberError):
+    """A link is expired, damaged or not ours."""
+
+
+class UnknownList(SubscriberError):
+    """There is no list of that name."""
+
+    def __init__(self, slug: str) -> None:
+        self.slug = slug
+        super().__init__(f"there is no list “{slug}”")
+
+
+class NotAllowed(SubscriberError):
+    """The person's own earlier word, or their mailbox's, stands against it."""
