@@ -19,11 +19,9 @@ from newsletter import __version__
 from newsletter.errors import ConfigurationError, EditionError, NewsletterError
 
 if TYPE_CHECKING:
-    from newsletter.collect import Collected
     from newsletter.dispatch import Progress
-    from newsletter.newsroom import Draft, Newsroom, Sent
+    from newsletter.newsroom import Newsroom, Sent
     from newsletter.settings import Settings
-    from newsletter.store import Tally
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 _MANY = 200  # from so many deliveries on, a terminal shows a progress bar
@@ -86,6 +84,11 @@ def _complain(what: str, code: int) -> NoReturn:
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
 
 
 def _actor() -> str:
@@ -160,37 +163,18 @@ def doctor(config: Config = DEFAULT, as_json: AsJson = False) -> None:
 @app.command()
 def collect(config: Config = DEFAULT, as_json: AsJson = False) -> None:
     """Read all sources and put what is new on record. Decides and sends nothing."""
+    from newsletter import report
+
     with _newsroom(config) as newsroom:
         collected = newsroom.collect()
     if as_json:
-        _print_json([_collected_json(one) for one in collected])
+        _print_json([report.collected_json(one) for one in collected])
     else:
-        for line in _collected_lines(collected):
-            print(line)
+        _print_lines(report.collected_lines(collected))
         for one in collected:
             print(f"{one.source}: {one.seen} briefs, {one.new} new, {one.revised} revised")
     if any(one.error for one in collected):
         raise typer.Exit(FAILED)
-
-
-def _collected_json(one: "Collected") -> dict[str, Any]:
-    return {
-        "source": one.source,
-        "seen": one.seen,
-        "new": one.new,
-        "revised": one.revised,
-        "faults": [str(fault) for fault in one.faults],
-        "remarks": list(one.remarks),
-        "error": str(one.error) if one.error else None,
-    }
-
-
-def _collected_lines(collected: Iterable["Collected"]) -> Iterator[str]:
-    for one in collected:
-        if one.error:
-            yield str(one.error)
-        yield from (str(fault) for fault in one.faults)
-        yield from one.remarks
 
 
 @briefs_app.callback(invoke_without_command=True)
@@ -203,43 +187,16 @@ def briefs(
     """List the briefs on record and what each newsletter decided about them."""
     if context.invoked_subcommand is not None:
         return
-    from newsletter import store
+    from newsletter import report, store
     from subscribers import reading
 
     with _newsroom(config) as newsroom, reading(newsroom.engine) as session:
         rows = store.brief_rows(session, limit)
     if as_json:
-        _print_json(
-            [
-                {
-                    "id": record.id,
-                    "headline": record.headline,
-                    "source": record.source,
-                    "guid": record.guid,
-                    "revision": record.revision,
-                    "first_seen_at": record.first_seen_at.isoformat(),
-                    "decisions": [
-                        {
-                            "newsletter": d.newsletter,
-                            "revision": d.revision,
-                            "verdict": d.verdict,
-                            "reason": d.reason,
-                            "final": d.final,
-                        }
-                        for d in decisions
-                    ],
-                }
-                for record, decisions in rows
-            ]
-        )
+        _print_json([report.record_json(*row) for row in rows])
         return
-    for record, decisions in rows:
-        print(f"{record.id:>5}  {record.headline}")
-        said = "; ".join(
-            f"{d.newsletter}: {d.verdict}{f' ({d.reason})' if d.reason else ''}{'' if d.final else ', not final'}"
-            for d in decisions
-        )
-        print(f"       {record.source}/{record.guid}, revision {record.revision}. {said or 'undecided'}")
+    for row in rows:
+        _print_lines(report.record_lines(*row))
     if not rows:
         print("no briefs on record yet; newsletter collect reads the sources")
 
@@ -247,7 +204,7 @@ def briefs(
 @briefs_app.command("read")
 def briefs_read(file: Annotated[Path, typer.Argument(metavar="FILE")], as_json: AsJson = False) -> None:
     """Show what a reader makes of a file. Exit code 1 where it holds no brief."""
-    from newsletter import formats
+    from newsletter import formats, report
 
     try:
         with file.open("rb") as opened:
@@ -264,38 +221,9 @@ def briefs_read(file: Annotated[Path, typer.Argument(metavar="FILE")], as_json: 
         _print_json(shown[0] if len(shown) == 1 else shown)
     elif not as_json:
         for brief in read.briefs:
-            _show_brief(brief)
+            _print_lines(report.brief_lines(brief))
     if read.faults or not read.briefs:
         raise typer.Exit(FAILED)
-
-
-def _show_brief(brief: Any) -> None:
-    from newsletter import typesetting
-
-    print(brief.headline)
-    details = {
-        "url": brief.url,
-        "published": brief.published,
-        "updated": brief.updated,
-        "topics": ", ".join(brief.topics),
-        "image": brief.image and " · ".join(p for p in (brief.image.url, brief.image.alt, brief.image.credit) if p),
-        "split": brief.split,
-        "language": brief.language,
-    }
-    for key, value in details.items():
-        if value:
-            print(f"  {key}: {value}")
-    for fact in brief.facts:
-        print(typesetting.wrap(fact.text, "  • ", "    "))
-        for citation in fact.citations:
-            print(f"      {citation.title or ''} <{citation.url}>")
-    for view in brief.narratives:
-        print(f"  {view.label}{f' [{view.stance}]' if view.stance else ''}")
-        print(typesetting.wrap(view.text, "    ", "    "))
-    for forecast in brief.forecasts:
-        chance = "no probability" if forecast.probability is None else typesetting.percent(forecast.probability)
-        print(f"  forecast: {chance}, {forecast.forecaster or 'nobody named'}")
-        print(typesetting.wrap(forecast.statement, "    ", "    "))
 
 
 # ------------------------------------------------------------------------------------------ compiling
@@ -309,6 +237,8 @@ def preview(
     config: Config = DEFAULT,
 ) -> None:
     """Write the next digest as digest.html, digest.txt, subject.txt and digest.eml. Sends and decides nothing."""
+    from newsletter import report
+
     with _newsroom(config) as newsroom:
         made = newsroom.preview(name, slot)
     message = made.compiled.message
@@ -316,7 +246,7 @@ def preview(
     print(f"{message.subject}")
     print(f"{made.note}; {made.compiled.html_bytes:,} bytes of HTML")
     if made.draft:
-        for line in _collected_lines(made.draft.collected):
+        for line in report.collected_lines(made.draft.collected):
             print(f"left: {line}")
     for remark in made.compiled.remarks:
         print(f"note: {remark}")
@@ -352,6 +282,8 @@ def send(
     as_json: AsJson = False,
 ) -> None:
     """Send the latest edition that is due: collect, compile, dispatch. Run again, it sends nothing twice."""
+    from newsletter import report
+
     with _newsroom(config) as newsroom:
         if test is not None:
             _send_test(newsroom, name, test)
@@ -363,10 +295,18 @@ def send(
         if out is not None and sent.record.frozen_at is not None:
             _preview_of(newsroom, sent, out)
         if as_json:
-            _print_json(_sent_json(sent))
+            _print_json(report.sent_json(sent))
         else:
-            for line in _sent_lines(newsroom, sent, out):
-                print(line)
+            provider = newsroom.provider
+            _print_lines(
+                report.sent_lines(
+                    sent,
+                    title=newsroom.settings.newsletters[name].title,
+                    provider=provider.name,
+                    mails=newsroom.settings.provider.path if provider.name == "outbox" else None,
+                    preview=out,
+                )
+            )
     if sent.tally is not None and (sent.tally.waiting or not sent.tally.holds):
         raise typer.Exit(FAILED)
 
@@ -418,6 +358,8 @@ def _send_test(newsroom: "Newsroom", name: str, address: str) -> None:
 
 
 def _dry_run(newsroom: "Newsroom", name: str, slot: str | None, *, as_json: bool) -> None:
+    from newsletter import report
+
     at = newsroom.slot(name, slot)
     draft = newsroom.draft(name, at)
     audience = newsroom.audience(name)
@@ -436,133 +378,12 @@ def _dry_run(newsroom: "Newsroom", name: str, slot: str | None, *, as_json: bool
             }
         )
         return
-    for line in _draft_lines(draft):
-        print(line)
+    _print_lines(report.draft_lines(draft))
     if compiled:
         print(f"Subject    {compiled.message.subject}")
         print(f"Compiled   {compiled.html_bytes:,} bytes of HTML; every check passed")
     print(f"Audience   {audience.candidates:,} on the list, {audience.mailable:,} would be mailed")
     print("Dry run    nothing was sent, and nothing decided")
-
-
-def _draft_lines(draft: "Draft") -> Iterator[str]:
-    selection = draft.selection
-    said = f"{len(selection.taken)} taken"
-    for word, rest in (("left", selection.left), ("carried over", selection.carried), ("waiting", selection.waiting)):
-        if rest:
-            said += f", {len(rest)} {word}"
-    faults = [
-        line for one in draft.collected for line in (*map(str, one.faults), *([str(one.error)] if one.error else []))
-    ]
-    yield f"Briefs     {said}" + (f", {len(faults)} not readable" if faults else "")
-    for number, candidate in enumerate(selection.taken, start=1):
-        yield f"           {number:>2}  {candidate.brief.headline}"
-    for candidate, reason in (*selection.left, *selection.carried, *selection.waiting):
-        yield f"           --  {candidate.brief.headline}: {reason}"
-    for fault in faults:
-        yield f"           --  {fault}"
-    for one in draft.collected:
-        for remark in one.remarks:
-            yield f"           ..  {remark}"
-    if draft.compiled:
-        for remark in draft.compiled.remarks:
-            yield f"Note       {remark}"
-
-
-def _sent_lines(newsroom: "Newsroom", sent: "Sent", out: Path | None) -> Iterator[str]:
-    from newsletter import typesetting
-    from newsletter.models import EditionState
-
-    record, tally = sent.record, sent.tally
-    title = newsroom.settings.newsletters[record.newsletter].title
-    yield f"{title}, {typesetting.date(sent.slot)} (slot {sent.slot} {sent.slot.zone})"
-    yield ""
-    if sent.draft is not None:
-        yield from _draft_lines(sent.draft)
-    elif sent.briefs:
-        yield f"Briefs     {sent.briefs}, as compiled by the run that started this edition"
-    if tally is None:
-        yield f"Skipped    {record.reason}; nothing was sent, the briefs wait for the next edition"
-        return
-    yield f"Compiled   {sent.html_bytes:,} bytes of HTML, Gmail clips at 102,400"
-    if sent.draft is not None:
-        yield "Checks     passed: MJML, link to leave by, postal address, fields, links, alt texts, size"
-    yield f"Recipients {_sum(tally)}"
-    for reason, count in sorted(tally.reasons.items()):
-        yield f"           {count:,} {reason}"
-    new = tally.accepted - (sent.before.accepted if sent.before else 0)
-    if record.state is EditionState.PAUSED:
-        yield f"PAUSED     {record.reason}. Mend it, then run this again"
-    elif tally.waiting:
-        yield f"STOPPED    {tally.waiting:,} still wait; run this again to go on"
-    elif sent.before is not None and not sent.before.waiting:
-        at = record.closed_at or record.frozen_at
-        yield f"Accepted   nothing sent now: this edition went out at {at:%Y-%m-%d %H:%M} UTC, and nobody gets it twice"
-    elif sent.before is not None:
-        yield f"Accepted   {new:,} now, {sent.before.accepted:,} by the run before; nobody got it twice"
-    else:
-        yield f"Accepted   {new:,} by {newsroom.provider.name}"
-    if tally.unknown:
-        yield f"UNKNOWN    {tally.unknown:,}: newsletter editions show {record.newsletter} {record.slot} names them"
-    if out is not None:
-        yield f"Preview    {out / 'digest.html'}"
-    if newsroom.provider.name == "outbox":
-        yield f"Mails      {_short(newsroom.settings.provider.path)}/new/*.eml"
-
-
-def _short(path: Path) -> Path:
-    try:
-        return Path(os.path.relpath(path))
-    except ValueError:
-        return path
-
-
-def _sum(tally: "Tally") -> str:
-    parts = {
-        "accepted": tally.accepted,
-        "refused": tally.refused,
-        "suppressed": tally.suppressed,
-        "skipped": tally.skipped,
-        "cancelled": tally.cancelled,
-        "unknown": tally.unknown,
-        "waiting": tally.waiting,
-    }
-    said = " + ".join(f"{count:,} {word}" for word, count in parts.items() if count or word == "accepted")
-    return f"{tally.candidates:,} = {said}" + ("" if tally.holds else "   THE SUM DOES NOT HOLD")
-
-
-def _sent_json(sent: "Sent") -> dict[str, Any]:
-    record = sent.record
-    made: dict[str, Any] = {
-        "newsletter": record.newsletter,
-        "slot": record.slot,
-        "zone": record.zone,
-        "state": record.state,
-        "reason": record.reason,
-        "briefs": sent.briefs,
-        "html_bytes": sent.html_bytes,
-        "tally": _tally_json(sent.tally) if sent.tally else None,
-        "accepted_before": sent.before.accepted if sent.before else 0,
-    }
-    if sent.draft is not None:
-        made["faults"] = [str(fault) for one in sent.draft.collected for fault in one.faults]
-        made["remarks"] = list(sent.draft.compiled.remarks) if sent.draft.compiled else []
-    return made
-
-
-def _tally_json(tally: "Tally") -> dict[str, Any]:
-    return {
-        "candidates": tally.candidates,
-        "accepted": tally.accepted,
-        "refused": tally.refused,
-        "suppressed": tally.suppressed,
-        "skipped": tally.skipped,
-        "cancelled": tally.cancelled,
-        "unknown": tally.unknown,
-        "waiting": tally.waiting,
-        "holds": tally.holds,
-        "reasons": dict(tally.reasons),
-    }
 
 
 def _preview_of(newsroom: "Newsroom", sent: "Sent", out: Path) -> None:
@@ -599,32 +420,18 @@ def editions(
     """List the editions."""
     if context.invoked_subcommand is not None:
         return
-    from newsletter import store
+    from newsletter import ledger, report, store
     from subscribers import reading
 
     with _newsroom(config) as newsroom, reading(newsroom.engine) as session:
         rows = [
-            (record, store.tally(session, record) if record.frozen_at else None)
+            (record, ledger.tally(session, record) if record.frozen_at else None)
             for record in store.editions(session, None, limit)
         ]
     if as_json:
-        _print_json(
-            [
-                {
-                    "newsletter": record.newsletter,
-                    "slot": record.slot,
-                    "zone": record.zone,
-                    "state": record.state,
-                    "reason": record.reason,
-                    "tally": _tally_json(tally) if tally else None,
-                }
-                for record, tally in rows
-            ]
-        )
+        _print_json([report.edition_json(*row) for row in rows])
         return
-    for record, tally in rows:
-        said = _sum(tally) if tally else (record.reason or "nothing frozen yet")
-        print(f"{record.newsletter}  {record.slot} {record.zone}  {record.state:<11}  {said}")
+    _print_lines(report.edition_line(*row) for row in rows)
     if not rows:
         print("no editions yet")
 
@@ -637,7 +444,7 @@ def editions_show(
     as_json: AsJson = False,
 ) -> None:
     """Show one edition: its briefs, its conservation sum with reasons, and who is unknown."""
-    from newsletter import store
+    from newsletter import ledger, report, store
     from subscribers import reading
 
     with _newsroom(config) as newsroom, reading(newsroom.engine) as session:
@@ -649,39 +456,13 @@ def editions_show(
             record = store.edition(session, name, newsroom.slot(name, slot))
         if record is None:
             raise EditionError(name, f"there is no edition{f' of {slot}' if slot else ' yet'}")
-        tally = store.tally(session, record) if record.frozen_at else None
+        tally = ledger.tally(session, record) if record.frozen_at else None
         headlines = [brief.headline for brief in store.briefs_of(session, record.id or 0)]
-        unknown = store.unknown_recipients(session, record.id or 0) if tally and tally.unknown else []
+        unknown = ledger.unknown_recipients(session, record.id or 0) if tally and tally.unknown else []
     if as_json:
-        _print_json(
-            {
-                "newsletter": record.newsletter,
-                "slot": record.slot,
-                "zone": record.zone,
-                "state": record.state,
-                "reason": record.reason,
-                "frozen_at": record.frozen_at.isoformat() if record.frozen_at else None,
-                "closed_at": record.closed_at.isoformat() if record.closed_at else None,
-                "briefs": headlines,
-                "tally": _tally_json(tally) if tally else None,
-                "unknown": unknown,
-            }
-        )
-        return
-    print(
-        f"{record.newsletter}, slot {record.slot} {record.zone}: {record.state}{f', {record.reason}' if record.reason else ''}"
-    )
-    for key, instant in (("frozen", record.frozen_at), ("closed", record.closed_at)):
-        if instant:
-            print(f"  {key} {instant:%Y-%m-%d %H:%M:%S} UTC")
-    for number, headline in enumerate(headlines, start=1):
-        print(f"  {number:>2}  {headline}")
-    if tally:
-        print(f"  {_sum(tally)}")
-        for reason, count in sorted(tally.reasons.items()):
-            print(f"      {count:,} {reason}")
-    for address in unknown:
-        print(f"  unknown: {address}")
+        _print_json({**report.edition_json(record, tally), "briefs": headlines, "unknown": unknown})
+    else:
+        _print_lines(report.edition_lines(record, tally, headlines, unknown))
 
 
 # ------------------------------------------------------------------------------------------ subscribers

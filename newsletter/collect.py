@@ -120,12 +120,15 @@ def _is_same(known: store.Known | None, brief: Brief) -> bool:
 def same_story(before: Brief, after: Brief) -> bool:
     """Whether two briefs under one name are one story, corrected, or two stories.
 
-    The same address or headline makes one story; so does any fact or narrative that stayed word for word.
+    The same address or headline makes one story; so does any fact that stayed word for word (any narrative, where
+    one of them has no facts).
     """
     if before.url and after.url:
         return before.url == after.url or before.headline == after.headline
     if before.headline == after.headline or before.slug == after.slug:
         return True
+    if before.facts and after.facts:
+        return not {fact.text for fact in before.facts}.isdisjoint(fact.text for fact in after.facts)
     return not _told(before).isdisjoint(_told(after))
 
 

@@ -23,7 +23,7 @@ from mjml import mjml2html
 from premailer import Premailer
 
 from newsletter import markup, typesetting
-from newsletter.brief import Brief
+from newsletter.brief import Brief, Image
 from newsletter.edition import FIELDS, Contents, Message, Sender, spelling
 from newsletter.errors import CompileError
 
@@ -60,26 +60,36 @@ def compile_message(contents: Contents, sender: Sender, override: Path | None = 
         size = message.html_bytes
         if size <= CLIP_BYTES:
             break
-        index = _longest(contents)
-        if index is None:
-            raise CompileError(
-                f"{contents.newsletter.template}/body.mjml.j2",
-                None,
-                f"gives {size:,} bytes of HTML with every brief shortened; more than {CLIP_BYTES:,} is clipped by Gmail",
-            )
-        contents = replace(contents, cut=contents.cut | {index})
-        remarks.append(f"{contents.briefs[index].slug}: shortened to “read on”, the mail was {size:,} bytes")
+        contents, what = _shorten(contents, size)
+        remarks.append(what)
     if size > WARN_BYTES:
         remarks.append(f"the HTML is {size:,} bytes; past {CLIP_BYTES:,} briefs are shortened")
     return Compiled(message, tuple(remarks), size, len(contents.cut))
 
 
-def _longest(contents: Contents) -> int | None:
-    """The longest brief that is not shortened yet."""
-    sizes = {
-        index: len(brief.model_dump_json()) for index, brief in enumerate(contents.briefs) if index not in contents.cut
-    }
-    return max(sizes, key=lambda index: sizes[index]) if sizes else None
+def _shorten(contents: Contents, size: int) -> tuple[Contents, str]:
+    """The contents with their longest brief shortened: to "read on" first, to its headline where all are short.
+
+    Raises CompileError where even headlines are too much, which is a fault of the template.
+    """
+    sizes = [len(brief.model_dump_json()) for brief in contents.briefs]
+    whole = [index for index in range(len(sizes)) if index not in contents.cut]
+    told = [index for index, brief in enumerate(contents.briefs) if brief.facts or brief.narratives]
+    if not told:
+        raise CompileError(
+            f"{contents.newsletter.template}/body.mjml.j2",
+            None,
+            f"gives {size:,} bytes of HTML from headlines alone; Gmail clips past {CLIP_BYTES:,}",
+        )
+    longest = max(whole or told, key=lambda index: sizes[index])
+    brief = contents.briefs[longest]
+    if whole:
+        said = f"{brief.slug}: shortened to “read on”, the mail was {size:,} bytes"
+        return replace(contents, cut=contents.cut | {longest}), said
+    # Not validated again, which would refuse it: without facts and narratives it is no brief, but still a headline.
+    bare = brief.model_copy(update={"facts": (), "narratives": ()})
+    briefs = (*contents.briefs[:longest], bare, *contents.briefs[longest + 1 :])
+    return replace(contents, briefs=briefs), f"{brief.slug}: shortened to its headline, the mail was {size:,} bytes"
 
 
 # ------------------------------------------------------------------------------------------ content faults
@@ -93,38 +103,38 @@ def presentable(contents: Contents) -> tuple[Contents, list[str]]:
 
 
 def _presentable(brief: Brief, remarks: list[str]) -> Brief:
-    changes: dict[str, Any] = {}
+    def web(url: str | None, what: str) -> str | None:
+        """A link as it may stand in a mail, None where it may not; then says what is left out."""
+        found = typesetting.web_link(url)
+        if url is not None and found is None:
+            remarks.append(f"{brief.slug}: {what} is left out, it is not an absolute web address: {url[:80]}")
+        return found
 
-    def say(what: str) -> None:
-        remarks.append(f"{brief.slug}: {what}")
+    facts = tuple(
+        fact.model_copy(
+            update={
+                "citations": tuple(
+                    citation.model_copy(update={"url": url})
+                    for citation in fact.citations
+                    if (url := web(citation.url, "a citation")) is not None
+                )
+            }
+        )
+        for fact in brief.facts
+    )
+    forecasts = tuple(one.model_copy(update={"url": web(one.url, "a forecast's link")}) for one in brief.forecasts)
+    image = brief.image
+    if image and image.url and (fault := _picture_fault(image)):
+        remarks.append(f"{brief.slug}: its picture is left out, {fault}")
+        image = None
+    url = web(brief.url, "its link")
+    return brief.model_copy(update={"url": url, "image": image, "facts": facts, "forecasts": forecasts})
 
-    if brief.url and typesetting.web_link(brief.url) is None:
-        say(f"its link is left out, it is not an absolute web address: {brief.url[:80]}")
-        changes["url"] = None
-    if brief.image and brief.image.url:
-        if typesetting.web_link(brief.image.url, secure=True) is None:
-            say(f"its picture is left out, it is not at an absolute https address: {brief.image.url[:80]}")
-            changes["image"] = None
-        elif brief.image.alt is None:
-            say("its picture is left out, it has no alt text")
-            changes["image"] = None
-    facts = []
-    for fact in brief.facts:
-        good = tuple(citation for citation in fact.citations if typesetting.web_link(citation.url) is not None)
-        for citation in fact.citations:
-            if citation not in good:
-                say(f"a citation is left out, it is not an absolute web address: {citation.url[:80]}")
-        facts.append(fact if good == fact.citations else fact.model_copy(update={"citations": good}))
-    changes["facts"] = tuple(facts)
-    forecasts = []
-    for forecast in brief.forecasts:
-        if forecast.url and typesetting.web_link(forecast.url) is None:
-            say(f"a forecast's link is left out, it is not an absolute web address: {forecast.url[:80]}")
-            forecasts.append(forecast.model_copy(update={"url": None}))
-        else:
-            forecasts.append(forecast)
-    changes["forecasts"] = tuple(forecasts)
-    return brief.model_copy(update=changes)
+
+def _picture_fault(image: Image) -> str | None:
+    if typesetting.web_link(image.url, secure=True) is None:
+        return f"it is not at an absolute https address: {(image.url or '')[:80]}"
+    return "it has no alt text" if image.alt is None else None
 
 
 # ------------------------------------------------------------------------------------------ rendering
@@ -168,7 +178,7 @@ def _environments_of(folders: tuple[Path, ...], zone: str) -> _Environments:
     def make(*, html: bool) -> Environment:
         made = Environment(
             loader=FileSystemLoader(folders),
-            autoescape=html,
+            autoescape=html,  # noqa: S701 # off for the text part and the subject alone, which are no markup
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -294,20 +304,34 @@ def inline(html: str) -> str:
     )
 
 
+_TAG = re.compile(r"<!--.*?-->|<[a-zA-Z](?:[^\"'>]|\"[^\"]*\"|'[^']*')*>", re.DOTALL)
+_QUOTED = re.compile(r'( ?)([\w:-]+)="([^"]*)"')
+
+
 def tidy(html: str) -> str:
-    """Take out what no client reads: classes that no rule left in the head names, and blanks between rules."""
+    """Take out what no client reads: classes that no rule left in the head names, and blanks between rules.
+
+    premailer leaves "<" and ">" bare in attributes, where Outlook would read a conditional comment: they are escaped.
+    """
     styles = "".join(re.findall(r"<style[^>]*>(.*?)</style>", html, re.DOTALL))
     named = set(re.findall(r"\.(-?[A-Za-z_][\w-]*)", styles))
 
-    def classes(match: re.Match[str]) -> str:
-        kept = [name for name in match[1].split() if name in named]
-        return f' class="{" ".join(kept)}"' if kept else ""
+    def attribute(match: re.Match[str]) -> str:
+        blank, name, value = match.groups()
+        if name == "class":
+            value = " ".join(one for one in value.split() if one in named)
+            return f'{blank}class="{value}"' if value else ""
+        if name == "style":
+            value = value.replace("; ", ";")
+        return f'{blank}{name}="{value.replace("<", "&lt;").replace(">", "&gt;")}"'
+
+    def tag(match: re.Match[str]) -> str:
+        found = match[0]
+        return found if found.startswith("<!--") else _QUOTED.sub(attribute, found)
 
     head, body_tag, body = html.partition("<body")
-    body = re.sub(r'(?<=[\w"]) class="([^"<>]*)"(?=[^<>]*>)', classes, body)
-    body = re.sub(r'(?<= style=")[^"]*(?=")', lambda match: match[0].replace("; ", ";"), body)
     head = re.sub(r"(<style[^>]*>)(.*?)(</style>)", lambda m: m[1] + _squeeze(m[2]) + m[3], head, flags=re.DOTALL)
-    return head + body_tag + body
+    return head + _TAG.sub(tag, body_tag + body)
 
 
 def _squeeze(css: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from newsletter import store
+from newsletter import ledger, store
 from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Recipient, Result
 from newsletter.errors import DispatchError, OutcomeUnknown, ProviderRefused, Throttled
 from newsletter.models import BatchState, EditionRecord, EditionState, MessageRecord, Outcome
@@ -191,7 +191,7 @@ class Dispatcher:
         messages: dict[int, Message] = {}
         with reading(self.engine) as session:
             record = session.get_one(EditionRecord, edition_id)
-            total = store.tally(session, record).waiting
+            total = ledger.tally(session, record).waiting
         while True:
             with transaction(self.engine) as session:
                 record = session.get_one(EditionRecord, edition_id)
@@ -202,7 +202,7 @@ class Dispatcher:
                     return record
                 claimed = self._claim(session, record)
                 if claimed is None:
-                    if store.close_if_done(session, edition_id, self.clock()):
+                    if ledger.close_if_done(session, edition_id, self.clock()):
                         session.refresh(record)
                         return record
                     wait = self._wait(session, edition_id)
@@ -223,19 +223,19 @@ class Dispatcher:
     def _release_lapsed(self, session: Session, edition_id: int) -> None:
         """Take batches from processes that are gone, or whose lease ran out: pending again, or unknown."""
         now = self.clock()
-        for batch in store.held(session, edition_id):
+        for batch in ledger.held(session, edition_id):
             lapsed = batch.lease_until is None or batch.lease_until <= now
             if not lapsed and not (batch.owner and batch.owner != self.owner and is_gone(batch.owner)):
                 continue
             if batch.state is BatchState.CLAIMED or self.provider.idempotent:
-                store.release(session, batch, BatchState.PENDING, note="its process ended; taken up again", now=now)
+                ledger.release(session, batch, BatchState.PENDING, note="its process ended; taken up again", now=now)
             else:
-                store.release(session, batch, BatchState.UNKNOWN, note="its process ended during the call", now=now)
+                ledger.release(session, batch, BatchState.UNKNOWN, note="its process ended during the call", now=now)
 
     def _pause_if_stale(self, session: Session, record: EditionRecord) -> bool:
-        """Pause an edition whose next batch is overdue by more than `stale_after`. Yesterday's news waits for a person."""
+        """Pause an edition whose next batch is overdue by more than `stale_after`: old news waits for a person."""
         assert record.id is not None
-        due = store.next_due(session, record.id)
+        due = ledger.next_due(session, record.id)
         if due is None or self.clock() <= due + timedelta(seconds=record.stale_after_s):
             return False
         reason = f"overdue by {hours(self.clock() - due)}, more than stale_after"
@@ -243,12 +243,12 @@ class Dispatcher:
         session.refresh(record)
         return True
 
-    def _claim(self, session: Session, record: EditionRecord) -> store.Claimed | None:
+    def _claim(self, session: Session, record: EditionRecord) -> ledger.Claimed | None:
         """Claim the next due batch, and write what stands against mailing some of it now. None where none is due."""
         assert record.id is not None
         now = self.clock()
         attempt = self.new_attempt()
-        found = store.claim(session, record, owner=self.owner, lease_until=now + self.lease, attempt=attempt, now=now)
+        found = ledger.claim(session, record, owner=self.owner, lease_until=now + self.lease, attempt=attempt, now=now)
         if found is None:
             return None
         batch, rows = found
@@ -266,12 +266,12 @@ class Dispatcher:
             elif not allowed(address, self.only_to):
                 against[row] = (Outcome.SKIPPED, "only_to")
             else:
-                delivery = store.delivery_id(instance_id, row)
+                delivery = ledger.delivery_id(instance_id, row)
                 names[delivery] = row
                 recipients.append(Recipient(delivery, address, name, link))
-        store.write_outcomes(session, against)
+        ledger.write_outcomes(session, against)
         assert batch.id is not None
-        claimed = store.Claimed(
+        claimed = ledger.Claimed(
             batch.id,
             batch.number,
             batch.epoch,
@@ -283,10 +283,10 @@ class Dispatcher:
             names,
         )
         if not recipients:
-            store.finish(session, claimed, BatchState.DONE, note=None)
+            ledger.finish(session, claimed, BatchState.DONE, note=None)
         return claimed
 
-    def _call(self, edition_id: int, claimed: store.Claimed, message: Message) -> None:
+    def _call(self, edition_id: int, claimed: ledger.Claimed, message: Message) -> None:
         """Build, call and record one batch. Only a bug of the provider's comes out of here, after it is recorded."""
         receipts: list[Receipt] = []
         error: Exception | None = None
@@ -296,7 +296,7 @@ class Dispatcher:
             nonlocal started
             now = self.clock()
             with transaction(self.engine) as session:
-                if not store.begin_call(session, claimed, now=now, lease_until=now + self.lease):
+                if not ledger.begin_call(session, claimed, now=now, lease_until=now + self.lease):
                     raise _LostClaim
             started = True
 
@@ -313,19 +313,19 @@ class Dispatcher:
         if error is not None and not isinstance(error, DispatchError):
             raise error
 
-    def _record(self, edition_id: int, claimed: store.Claimed, settlement: Settlement) -> None:
+    def _record(self, edition_id: int, claimed: ledger.Claimed, settlement: Settlement) -> None:
         now = self.clock()
         wait = settlement.later_after
         due_at = now + (back_off(claimed.tries, self.jitter) if wait is None else wait)
         with transaction(self.engine) as session:
             if settlement.state is BatchState.PENDING:
-                mine = store.give_back(session, claimed, due_at=due_at, note=settlement.note or "")
+                mine = ledger.give_back(session, claimed, due_at=due_at, note=settlement.note or "")
             else:
-                mine = store.finish(session, claimed, settlement.state, note=settlement.note)
+                mine = ledger.finish(session, claimed, settlement.state, note=settlement.note)
             if mine and settlement.outcomes:
-                store.write_outcomes(session, settlement.outcomes)
+                ledger.write_outcomes(session, settlement.outcomes)
             if mine and settlement.later:
-                store.make_child(session, claimed, settlement.later, due_at=due_at, note=settlement.note or "")
+                ledger.make_child(session, claimed, settlement.later, due_at=due_at, note=settlement.note or "")
             if mine and settlement.pause:
                 store.set_edition(
                     session,
@@ -337,7 +337,7 @@ class Dispatcher:
 
     def _wait(self, session: Session, edition_id: int) -> float:
         """Seconds until it is worth looking again, at most one: another process may give its batch back any time."""
-        due = store.next_due(session, edition_id)
+        due = ledger.next_due(session, edition_id)
         now = self.clock()
         return max(0.01, min(_LOOK_AGAIN, due - now if due else _LOOK_AGAIN).total_seconds())
 

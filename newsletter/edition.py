@@ -165,7 +165,9 @@ class Message:
     def html_bytes(self) -> int:
         """The size of the HTML with its fields filled by long values: what Gmail measures before it clips."""
         return sum(
-            len(segment.encode()) if isinstance(segment, str) else LONGEST_VALUE.get(segment.name, 120)
+            len(segment.encode("utf-8", "replace"))
+            if isinstance(segment, str)
+            else LONGEST_VALUE.get(segment.name, 120)
             for segment in self.segments(self.html)
         )
 
@@ -201,7 +203,10 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One recipient's answer. `reason` is scrubbed of addresses; `retry_after` is the provider's wish, if it has one."""
+    """One recipient's answer.
+
+    `reason` is scrubbed of addresses; `retry_after` is the provider's wish, None where it has none.
+    """
 
     delivery: DeliveryId
     result: Result

@@ -7,7 +7,7 @@ fault found in the result names the template's line. `lint` reads the annotated 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html.parser import HTMLParser
+from html import unescape
 
 from newsletter.errors import CompileError
 
@@ -69,22 +69,23 @@ _ATTRIBUTES = {  # what each component takes (MJML 4 documentation, "Components"
     "mj-wrapper": f"{_PADDING} {_BORDER} {_BACKGROUND} full-width text-align direction gap",
     "mj-section": f"{_PADDING} {_BORDER} {_BACKGROUND} full-width text-align text-padding direction",
     "mj-group": "background-color direction vertical-align width",
-    "mj-column": f"{_PADDING} {_BORDER} {_INNER_BORDER} background-color inner-background-color direction vertical-align width",
+    "mj-column": f"{_PADDING} {_BORDER} {_INNER_BORDER} background-color inner-background-color direction "
+    "vertical-align width",
     "mj-text": f"{_PADDING} {_FONT} align container-background-color height vertical-align",
-    "mj-button": f"{_PADDING} {_BORDER} {_FONT} align background-color container-background-color height href inner-padding "
-    "name rel target title vertical-align width",
-    "mj-image": f"{_PADDING} {_BORDER} align alt container-background-color fluid-on-mobile font-size full-width height href "
-    "max-height name rel sizes src srcset target title usemap width",
+    "mj-button": f"{_PADDING} {_BORDER} {_FONT} align background-color container-background-color height href "
+    "inner-padding name rel target title vertical-align width",
+    "mj-image": f"{_PADDING} {_BORDER} align alt container-background-color fluid-on-mobile font-size full-width "
+    "height href max-height name rel sizes src srcset target title usemap width",
     "mj-divider": f"{_PADDING} align border-color border-style border-width container-background-color width",
     "mj-spacer": f"{_PADDING} container-background-color height",
-    "mj-table": f"{_PADDING} {_BORDER} align cellpadding cellspacing color container-background-color font-family font-size "
-    "font-weight line-height role table-layout vertical-align width",
-    "mj-social": f"{_PADDING} {_FONT} align border-radius container-background-color icon-height icon-size icon-padding "
-    "inner-padding mode table-layout text-padding vertical-align",
+    "mj-table": f"{_PADDING} {_BORDER} align cellpadding cellspacing color container-background-color font-family "
+    "font-size font-weight line-height role table-layout vertical-align width",
+    "mj-social": f"{_PADDING} {_FONT} align border-radius container-background-color icon-height icon-size "
+    "icon-padding inner-padding mode table-layout text-padding vertical-align",
     "mj-social-element": f"{_PADDING} {_FONT} align alt background-color border-radius href icon-height icon-padding "
     "icon-size icon-position name rel sizes src srcset target text-padding title vertical-align",
-    "mj-hero": f"{_PADDING} {_BACKGROUND} background-height background-width border-radius height inner-background-color "
-    "mode vertical-align width",
+    "mj-hero": f"{_PADDING} {_BACKGROUND} background-height background-width border-radius height "
+    "inner-background-color mode vertical-align width",
 }
 _EVERYWHERE = {"css-class", "mj-class", "data-at"}
 _COLUMN_CONTENT = {"mj-text", "mj-button", "mj-image", "mj-divider", "mj-spacer", "mj-table", "mj-social", "mj-raw"}
@@ -111,8 +112,9 @@ _FORBIDDEN_HTML = {"script", "iframe", "object", "embed", "form", "input", "butt
 _TOKEN = re.compile(
     r"<!--.*?-->|<style\b[^>]*>.*?</style>|(?<=>)(?P<css>[^<]*)(?=</mj-style)"
     r"|</(?P<end>[a-zA-Z][a-zA-Z0-9-]*)\s*>"
-    r"|<(?P<start>[a-zA-Z][a-zA-Z0-9-]*)(?P<attributes>(?:\s+[^\s=<>\"'/]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))?)*)"
-    r"\s*(?P<empty>/?)>|(?P<stray><)",
+    r"|<(?P<start>[a-zA-Z][a-zA-Z0-9-]*)"
+    r"(?P<attributes>(?:\s+[^\s=<>\"'/]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))?)*)\s*(?P<empty>/?)>"
+    r"|(?P<stray><)",
     re.DOTALL,
 )
 _ATTRIBUTE = re.compile(r"([^\s=<>\"'/]+)(?:\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))?")
@@ -125,7 +127,7 @@ class _Open:
 
 
 def lint(annotated: str, template: str) -> None:
-    """Refuse MJML that is not: unknown tags, attributes and places, tags not closed. Raises CompileError with the line."""
+    """Refuse what is no MJML: unknown tags, attributes, places, tags not closed. Raises CompileError with the line."""
     stack: list[_Open] = [_Open("", "")]
     seen_at = ""
     for token in _TOKEN.finditer(annotated):
@@ -205,25 +207,30 @@ class Element:
     attributes: dict[str, str | None]
 
 
-class _Collector(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[Element] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append(Element(tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
+_SHOWN = re.compile(r"<!--.*?-->|<(style|title)\b[^>]*>.*?</\1>|</[^>]*>", re.DOTALL)
+_HTML_TAG = re.compile(
+    r"<([a-zA-Z][a-zA-Z0-9-]*)((?:\s+[^\s=<>\"'/]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s>]+))?)*)\s*/?>"
+)
 
 
 def read_html(html: str) -> tuple[list[Element], str]:
-    """The elements of compiled HTML, and its text with blanks folded. What stands in comments is left out."""
-    collector = _Collector()
-    collector.feed(html)
-    collector.close()
-    return collector.elements, " ".join("".join(collector.text).split())
+    """The elements of compiled HTML, and its text with blanks folded. What stands in comments is left out.
+
+    For what our own stages wrote, which is well formed: an HTML parser takes ten times as long to say the same.
+    """
+    elements: list[Element] = []
+
+    def take(match: re.Match[str]) -> str:
+        attributes = {key.lower(): _unquoted(value) for key, value in _ATTRIBUTE.findall(match[2])}
+        elements.append(Element(match[1].lower(), attributes))
+        return " " if match[1] in {"br", "td", "p", "div", "li", "tr", "h1", "h2", "h3"} else ""
+
+    text = _HTML_TAG.sub(take, _SHOWN.sub("", html))
+    return elements, " ".join(unescape(text).split())
+
+
+def _unquoted(value: str) -> str | None:
+    return unescape(value[1:-1] if value[:1] in {'"', "'"} else value) if value else None
 
 
 def bad_links(elements: list[Element], leading: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The composition root: every stage in a row. Its methods read as the table of contents of the product.
 
-Stages never call each other; they meet here. A Newsroom is opened from Settings, owns the engine, and takes its clock as
-an argument, so that whoever drives it (the command line, a scheduler, a test) decides what time it is.
+Stages never call each other; they meet here. A Newsroom is opened from Settings, owns the engine, and takes its clock
+as an argument, so that whoever drives it (the command line, a scheduler, a test) decides what time it is.
 """
 
 import secrets
@@ -14,19 +14,19 @@ from typing import Self
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from newsletter import migrations, store
+from newsletter import ledger, migrations, store
 from newsletter.brief import Brief, Citation, Fact, Forecast, Narrative
 from newsletter.collect import Collected, Selection, collect, decide
 from newsletter.compile import Compiled, compile_message
 from newsletter.dispatch import Dispatcher, Progress, allowed, hours
 from newsletter.edition import AttemptId, Contents, DeliveryId, Finding, Message, Receipt, Recipient, Result, Sender
 from newsletter.errors import CompileError, ConfigurationError, EditionError
-from newsletter.mime import Mould
+from newsletter.ledger import Tally
+from newsletter.mime import HeaderError, Mould
 from newsletter.models import EditionRecord, EditionState, Instance
 from newsletter.providers import Provider, open_provider
 from newsletter.schedule import Schedule, Slot
 from newsletter.settings import SECRET_VARIABLE, Newsletter, Settings
-from newsletter.store import Tally
 from subscribers import connect, ensure_list, reading, transaction
 
 _SAMPLE_TOKEN = "proof"  # noqa: S105 # leads to a page that does nothing: no subscriber has it
@@ -195,7 +195,12 @@ class Newsroom:
 
     def _compile(self, name: str, slot: Slot, briefs: Sequence[Brief], *, proof: bool = False) -> Compiled:
         contents = self._contents(name, slot, briefs, proof=proof)
-        return compile_message(contents, self.sender(name), self.settings.templates.path)
+        compiled = compile_message(contents, self.sender(name), self.settings.templates.path)
+        try:
+            Mould(compiled.message)
+        except HeaderError as error:
+            raise ConfigurationError(f"newsletters.{name}: {error}", file=self.settings.file) from None
+        return compiled
 
     def _contents(self, name: str, slot: Slot, briefs: Sequence[Brief], *, proof: bool) -> Contents:
         newsletter = self.settings.newsletter(name)
@@ -268,7 +273,7 @@ class Newsroom:
     def audience(self, name: str) -> Audience:
         """Who an edition would go to now."""
         with reading(self.engine) as session:
-            return Audience(store.count_audience(session, self.settings.newsletter(name).lists, self.clock()))
+            return Audience(ledger.count_audience(session, self.settings.newsletter(name).lists, self.clock()))
 
     def send(
         self,
@@ -293,7 +298,7 @@ class Newsroom:
         for _ in range(_REDRAFTS):
             with reading(self.engine) as session:
                 record = store.edition(session, name, slot)
-                before = store.tally(session, record) if record and record.frozen_at else None
+                before = ledger.tally(session, record) if record and record.frozen_at else None
             if record is not None and record.frozen_at is not None:
                 break
             self._ask_before_freezing(name, slot, consent=consent)
@@ -308,7 +313,7 @@ class Newsroom:
             raise EditionError(name, "another process keeps remaking this edition; try again")
         record = self._dispatch(record, consent=consent, actor=actor, report=report)
         with reading(self.engine) as session:
-            tally = store.tally(session, record) if record.frozen_at else None
+            tally = ledger.tally(session, record) if record.frozen_at else None
             stored = store.message_record(session, record.id or 0)
         return Sent(
             record,
@@ -355,8 +360,8 @@ class Newsroom:
                 if apart < gap:
                     raise EditionError(
                         name,
-                        f"its slot {slot} is only {hours(apart)} from the edition of {other.slot}, less than min_interval "
-                        f"({hours(gap)}); --yes sends it",
+                        f"its slot {slot} is only {hours(apart)} from the edition of {other.slot}, less than "
+                        f"min_interval ({hours(gap)}); --yes sends it",
                         consent=True,
                     )
 
@@ -397,13 +402,13 @@ class Newsroom:
         if grown and not consent:
             raise EditionError(
                 name,
-                f"its audience of {audience.candidates:,} is far larger than the last edition's {last:,}; --yes sends it",
+                f"its audience of {audience.candidates:,} is far larger than the last one of {last:,}; --yes sends it",
                 consent=True,
             )
         with transaction(self.engine) as session:
             record = session.get_one(EditionRecord, draft.id)
             late = consent and (now - record.slot_at > timedelta(seconds=record.stale_after_s) or record.slot_at > now)
-            frozen = store.freeze(
+            frozen = ledger.freeze(
                 session,
                 record,
                 due_at=now if late else record.slot_at,
@@ -429,7 +434,7 @@ class Newsroom:
         edition_id = record.id
         with transaction(self.engine) as session:
             record = session.get_one(EditionRecord, edition_id)
-            due = store.next_due(session, edition_id)
+            due = ledger.next_due(session, edition_id)
             stale = due is not None and self.clock() - due > timedelta(seconds=record.stale_after_s)
             if record.state is EditionState.PAUSED and (consent or not stale):
                 store.set_edition(
@@ -438,7 +443,7 @@ class Newsroom:
                 store.act(session, "resume", now=self.clock(), actor=actor, edition_id=edition_id)
                 session.refresh(record)
             if stale and consent:
-                store.due_now(session, edition_id, self.clock())
+                ledger.due_now(session, edition_id, self.clock())
         if record.frozen_at is None or record.state in {EditionState.CLOSED, EditionState.CANCELLED}:
             return record
         dispatcher = Dispatcher(

@@ -1,15 +1,19 @@
 """Cron and zone -> slots: which local wall-clock times a newsletter has, and when each is in UTC. Pure.
 
-Cron is read on the wall clock of the zone, without dates' offsets: 02:30 on a day without a 02:30 is still a slot, whose
-instant is what the clock would have shown had it not been put forward (PEP 495, fold=0); 01:30 on a day with two is one
-slot, the first. 0 is Sunday, as in Vixie cron; cronsim reads the expressions.
+Cron is read on the wall clock of the zone, without dates' offsets: 02:30 on a day without a 02:30 is still a slot,
+whose instant is what the clock would have shown had it not been put forward (PEP 495, fold=0); 01:30 on a day with two
+is one slot, the first. Where a slot that was put forward falls on the very instant of another (an hourly newsletter at
+the change, a daily one in the week in which Samoa skipped a Friday), the two are one: the one that the clock showed.
+0 is Sunday, as in Vixie cron; cronsim reads the expressions.
 """
 
+import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -27,15 +31,24 @@ class Slot:
     @classmethod
     def parse(cls, text: str, zone: str) -> "Slot":
         """A slot from "2026-11-23T07:00" (or with a blank). Raises ValueError for anything else."""
-        local = datetime.fromisoformat(text.strip())
-        if local.tzinfo is not None or local.second or local.microsecond:
-            raise ValueError("a slot is a local time to the minute, without an offset")
-        return cls(local, zone)
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", text.strip()):
+            raise ValueError("a slot is a local date and time to the minute, without an offset")
+        slot = cls(datetime.fromisoformat(text.strip()), zone)
+        try:
+            _ = slot.instant
+        except OverflowError:
+            raise ValueError("a slot is a time that has an instant in UTC") from None
+        return slot
 
     @cached_property
     def instant(self) -> datetime:
         """When it is, in UTC."""
         return self.local.replace(tzinfo=ZoneInfo(self.zone), fold=0).astimezone(UTC)
+
+    @property
+    def skipped_by_clock(self) -> bool:
+        """True where the zone's clock never showed it: 02:30 on the day of a change from 02:00 to 03:00."""
+        return self.instant.astimezone(ZoneInfo(self.zone)).replace(tzinfo=None) != self.local
 
     def __str__(self) -> str:
         return self.local.isoformat(timespec="minutes")
@@ -50,34 +63,50 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for cron in self.crons:
-            try:
-                next(CronSim(cron, datetime(2026, 1, 1)))  # noqa: DTZ001 # wall-clock time has no zone
-            except (CronSimError, StopIteration):
+            if not _is_cron(cron):
                 raise ValueError(
                     f"expected five cron fields (minute hour day month weekday), such as “0 7 * * 1-5”, found “{cron}”"
-                ) from None
+                )
 
     def latest(self, now: datetime) -> Slot | None:
         """The latest slot that is due at `now` (aware), None where there was none in fifty years (29 February …)."""
         start = self._local(now) + _WIDEST_SHIFT
-        found = [
-            slot
+        due = [
+            slot.instant
             for cron in self.crons
             if (slot := next((s for s in self._back(cron, start) if s.instant <= now), None)) is not None
         ]
-        return max(found, key=lambda slot: slot.instant, default=None)
+        if not due:
+            return None
+        # By the clock that is the latest; by time, one that was put forward may still come after it.
+        run = self.upcoming(max(due) - timedelta(microseconds=1))
+        *_, latest = takewhile(lambda slot: slot.instant <= now, run)
+        return latest
 
     def upcoming(self, after: datetime) -> Iterator[Slot]:
-        """The slots after an instant, by time, each wall-clock time once."""
-        start = self._local(after) - _WIDEST_SHIFT
-        runs = [iter(CronSim(cron, start)) for cron in self.crons]
+        """The slots after an instant, in the order of their instants, no two at one instant."""
+        put_forward: deque[Slot] = deque()
+        for local in self._wall_clock(self._local(after) - _WIDEST_SHIFT):
+            slot = Slot(local, self.zone)
+            if slot.skipped_by_clock:
+                put_forward.append(slot)
+                continue
+            while put_forward and put_forward[0].instant <= slot.instant:
+                earlier = put_forward.popleft()
+                if after < earlier.instant < slot.instant:
+                    yield earlier
+            if slot.instant > after:
+                yield slot
+        yield from (slot for slot in put_forward if slot.instant > after)
+
+    def _wall_clock(self, start: datetime) -> Iterator[datetime]:
+        """The local times of all expressions after a local time, each once."""
+        runs = [CronSim(cron, start) for cron in self.crons]
         heads = [next(run, None) for run in runs]
         while any(heads):
             local = min(head for head in heads if head is not None)
             heads = [next(run, None) if head == local else head for run, head in zip(runs, heads, strict=True)]
-            slot = Slot(local, self.zone)
-            if slot.instant > after:
-                yield slot
+            yield local
 
     def shortest_gap(self, now: datetime) -> timedelta:
         """The least time between neighbouring slots among the next fifty."""
@@ -89,3 +118,12 @@ class Schedule:
 
     def _back(self, cron: str, start: datetime) -> Iterator[Slot]:
         return (Slot(local, self.zone) for local in CronSim(cron, start, reverse=True))
+
+
+def _is_cron(text: str) -> bool:
+    """Whether it is an expression of five fields (a sixth would be seconds) that ever comes true."""
+    try:
+        next(CronSim(text, datetime(2026, 1, 1)))  # noqa: DTZ001 # wall-clock time has no zone
+    except (CronSimError, StopIteration, AssertionError):  # “1#2/3” fails an assertion of cronsim's
+        return False
+    return len(text.split()) == 5  # noqa: PLR2004 # as the docstring says

@@ -25,6 +25,7 @@ from newsletter.errors import ConfigurationError
 DEFAULT_FILE = Path("newsletter.toml")
 SECRET_VARIABLE = "NEWSLETTER_SECRET"  # noqa: S105 # a variable's name
 _SECRET_CHARACTERS = 32  # 32 characters of base64 are 192 bits; NIST SP 800-107r1 asks 112 of an HMAC key
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -38,7 +39,8 @@ def _duration(value: Any) -> Any:
 
 def _mailbox(value: str) -> str:
     name, address = parseaddr(value)
-    if not re.fullmatch(r"[^\s@<>(),;:\"\\]+@[A-Za-z0-9.-]+", address) or re.search(r"[\r\n\x00]", value):
+    atoms = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+    if not re.fullmatch(rf"{atoms}(?:\.{atoms})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+", address) or _CONTROL.search(value):
         raise ValueError(f"expected “Name <address@domain>”, found “{value}”")
     del name
     return value
@@ -46,9 +48,15 @@ def _mailbox(value: str) -> str:
 
 def _web(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"[\s<>\"']", value):
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not re.fullmatch(r"[!-;=?-~]+", value):
         raise ValueError(f"expected an address that begins with https://, found “{value}”")
     return value.rstrip("/")
+
+
+def _line(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("expected one line without control characters")
+    return value
 
 
 def _zone(value: str) -> str:
@@ -72,6 +80,7 @@ def _tuple(value: Any) -> Any:
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
 Web = Annotated[str, AfterValidator(_web)]
+Line = Annotated[str, AfterValidator(_line)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Colour = Annotated[str, AfterValidator(_colour)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
@@ -85,7 +94,7 @@ class _Table(BaseModel):
 class Site(_Table):
     """[site]: the publisher, and where its pages are."""
 
-    name: str = Field(min_length=1)
+    name: Line = Field(min_length=1)
     url: Web
     postal_address: str = Field(min_length=1)
     privacy_url: Web | None = None
@@ -131,11 +140,11 @@ class DispatchLimits(_Table):
 class Newsletter(_Table):
     """[newsletters.ID]: one recurring publication. The ID is for good: editions are counted under it."""
 
-    title: str = Field(min_length=1, max_length=100)
-    tagline: str | None = None
+    title: Line = Field(min_length=1, max_length=100)
+    tagline: Line | None = None
     sender: Mailbox = Field(alias="from")
     reply_to: Mailbox | None = None
-    list_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    list_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+$", max_length=255)] | None = None
     postal_address: str | None = None
     schedule: Words = ("0 7 * * *",)
     zone: Zone = "UTC"
@@ -145,7 +154,7 @@ class Newsletter(_Table):
     topics: Words = ()
     order: Literal["newest", "oldest", "topics"] = "newest"
     min_briefs: int = Field(default=1, ge=1)
-    max_briefs: int = Field(default=8, ge=1, le=50)
+    max_briefs: int = Field(default=8, ge=1, le=30)
     full_briefs: int | None = Field(default=None, ge=1)
     max_age: Duration = timedelta(days=7)
     min_interval: Duration | None = None

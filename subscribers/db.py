@@ -1,4 +1,4 @@
-"""The ground both packages' tables stand on: one MetaData, aware UTC instants, and transactions that are safe on SQLite.
+"""The ground both packages' tables stand on: one MetaData, aware UTC instants, safe transactions on SQLite.
 
 SQLite is opened in WAL mode with synchronous=FULL (a commit that was reported survives a power failure; a lost claim
 would be a second copy), and every writing transaction is BEGIN IMMEDIATE, because a read that turns into a write fails
@@ -22,7 +22,7 @@ BUSY_TIMEOUT_MS = 10_000  # longer than any write lock we hold (250 ms, the free
 class Table(SQLModel):
     """The base of every table of both packages."""
 
-    metadata: ClassVar[MetaData] = MetaData(  # type: ignore[misc] # SQLModel declares it per instance
+    metadata: ClassVar[MetaData] = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",

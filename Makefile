@@ -1,0 +1,49 @@
+# The recipes, the same by hand and in CI. `make demo` and `make test` need python3 (3.11 or newer), make, and the package registry.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+
+.PHONY: demo test lint bench golden lock clean
+
+# The main job on sample briefs and sample subscribers, into a folder. Run it again: nothing goes out twice.
+demo: .venv/installed
+	@mkdir -p $(DEMO)
+	@$(BIN)/newsletter subscribers add --config examples/newsletter.toml --from examples/subscribers.txt --evidence "sample subscribers of make demo"
+	@$(BIN)/newsletter send daily --config examples/newsletter.toml --out $(DEMO)/preview
+
+test: .venv/installed-dev
+	@$(BIN)/python tests/provision.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks
+
+# Rewrite the expected outputs of the golden tests. Read the difference before you commit it.
+golden: .venv/installed-dev
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests -k "golden or generated"
+
+.venv/installed: requirements.lock pyproject.toml
+	@echo "installing into .venv (once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Needs uv. The lock files hold names, versions and hashes, and no address of any registry.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate pyproject.toml --extra build --output-file requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate pyproject.toml --extra build --extra dev --output-file requirements-dev.lock
+
+clean:
+	rm -rf .venv $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache

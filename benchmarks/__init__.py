@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Figures are ratios against a reference in the same run wherever one exists."""

@@ -1,0 +1,218 @@
+"""What `make bench` prints: compiling by stage, filling, sending, and starting, each beside its target and a reference.
+
+Medians of several rounds; rounds of a thing and of its reference take turns, so that a machine whose speed drifts
+spoils neither. References: npm's mjml where node is at hand (installed into build/, announced), and the standard library's
+EmailMessage.
+"""
+
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from pathlib import Path
+
+from newsletter import compile as compiler
+from newsletter import formats, markup
+from newsletter.edition import Contents, DeliveryId, Message, Recipient, Sender
+from newsletter.mime import Mould
+from newsletter.schedule import Slot
+from newsletter.settings import Newsletter, Site
+
+ROOT = Path(__file__).parent.parent
+ROUNDS = 15
+
+
+def contents() -> Contents:
+    """The eight example briefs: 21 kB of text and 7 kB of addresses."""
+    files = sorted((ROOT / "examples" / "briefs").iterdir())
+    briefs = [brief for file in files for brief in formats.read(file.read_bytes(), file.name).briefs]
+    newsletter = Newsletter.model_validate({"title": "Bench", "from": "B <b@news.example.org>", "lists": ["l"]})
+    site = Site(name="Bench", url="https://news.example.org", postal_address="1 Bench Street")
+    slot = Slot(datetime(2026, 11, 23, 7), "UTC")  # noqa: DTZ001 # wall-clock time has no zone
+    return Contents("daily", newsletter, site, slot, tuple(briefs), "d4f0a1")
+
+
+SENDER = Sender("daily", "Bench", "b@news.example.org", None, "Bench", "daily.example.org", "https://news.example.org")
+
+
+def median_ms(*things: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
+    """The median time of each thing in milliseconds; the things take turns."""
+    took: list[list[float]] = [[] for _ in things]
+    for _ in range(rounds):
+        for index, thing in enumerate(things):
+            start = time.perf_counter()
+            thing()
+            took[index].append((time.perf_counter() - start) * 1000)
+    return [statistics.median(one) for one in took]
+
+
+def row(what: str, figure: str, target: str = "") -> None:
+    """One line of the report."""
+    print(f"  {what:<46} {figure:>22}   {target}")
+
+
+def compiling() -> tuple[Message, str]:
+    """Compile the eight briefs, stage by stage; give the Message and its MJML."""
+    made = contents()
+    print("compiling an edition of 8 rich briefs, warm (median of 15)")
+    compiled = compiler.compile_message(made, SENDER)
+    environments = compiler._environments(made, None)  # noqa: SLF001 # stages are timed one by one
+    body = "digest/body.mjml.j2"
+    annotated = compiler._render(environments, body, made)  # noqa: SLF001 # the same
+    mjml = markup.bare(annotated)
+    html = compiler.to_html(mjml, body)
+    inlined = compiler.inline(html)
+    stages: dict[str, Callable[[], object]] = {
+        "whole": lambda: compiler.compile_message(made, SENDER),
+        "  jinja2, HTML": lambda: compiler._render(environments, body, made),  # noqa: SLF001 # the same
+        "  jinja2, text": lambda: compiler._render(environments, "digest/body.txt.j2", made),  # noqa: SLF001 # the same
+        "  our MJML lint": lambda: markup.lint(annotated, body),
+        "  mjml (MRML)": lambda: compiler.to_html(mjml, body),
+        "  premailer": lambda: compiler.inline(html),
+        "  tidy": lambda: compiler.tidy(inlined),
+        "  reading the HTML for its checks": lambda: markup.read_html(compiled.message.html),
+    }
+    for (name, _), took in zip(stages.items(), median_ms(*stages.values()), strict=True):
+        row(name, f"{took:.1f} ms", "under 60 ms" if name == "whole" else "")
+    row("HTML, fields filled", f"{compiled.html_bytes:,} bytes", "at most 84,000")
+    row("peak memory of a process that compiles once", f"{_peak_mb('compile'):.0f} MB", "under 120 MB")
+    row("first compile of a process", f"{_cold_ms():.0f} ms", "")
+    return compiled.message, mjml
+
+
+def _cold_ms() -> float:
+    code = (
+        "import benchmarks.__main__ as b, time\nc = b.contents()\nstart = time.perf_counter()\n"
+        "b.compiler.compile_message(c, b.SENDER)\nprint((time.perf_counter() - start) * 1000)"
+    )
+    took = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT).stdout)
+        for _ in range(3)
+    ]
+    return statistics.median(took)
+
+
+def _peak_mb(what: str) -> float:
+    out = subprocess.run([sys.executable, "-m", "benchmarks", what], capture_output=True, check=True, cwd=ROOT).stdout
+    return float(out)
+
+
+def against_npm(mjml: str) -> None:
+    """Compare with npm's mjml on the same source, in one node process, warm."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if not npm or not node:
+        row("npm's mjml", "no node at hand", "")
+        return
+    folder = ROOT / "build" / "bench-node"
+    if not (folder / "node_modules" / "mjml").exists():
+        print("  (installing npm's mjml 4 into build/bench-node, once)")
+        folder.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "mjml@4"], check=False
+        )
+        if done.returncode:
+            row("npm's mjml", "cannot be installed", "")
+            return
+    script = (
+        "const mjml2html=require('mjml');const s=require('fs').readFileSync(0,'utf8');const t=[];"
+        "for(let i=0;i<12;i++){const a=process.hrtime.bigint();mjml2html(s,{validationLevel:'skip'});"
+        "t.push(Number(process.hrtime.bigint()-a)/1e6)}t.sort((a,b)=>a-b);console.log(t[6])"
+    )
+    ours = median_ms(lambda: compiler.to_html(mjml, "bench"))[0]
+    theirs = float(
+        subprocess.run([node, "-e", script], input=mjml.encode(), capture_output=True, check=True, cwd=folder).stdout
+    )
+    row("npm's mjml on the same MJML, warm", f"{theirs:.1f} ms", f"MRML is {theirs / ours:.0f} times as fast")
+
+
+def filling(message: Message) -> None:
+    """Fill one Message for many recipients, against EmailMessage."""
+    print("filling (one core)")
+    mould = Mould(message)
+    date = datetime(2026, 11, 23, 7, tzinfo=UTC)
+    readers = [
+        Recipient(DeliveryId(f"{n:024x}"), f"reader{n}@example.org", f"Reader Nr {n}", f"{n:022d}") for n in range(2000)
+    ]
+    few = readers[:60]
+
+    def ours() -> None:
+        for reader in readers:
+            mould.fill(reader, date)
+
+    def standard() -> None:
+        for reader in few:
+            values = reader.values(SENDER)
+            made = EmailMessage(policy=SMTP)
+            made["From"], made["To"] = (
+                f"{SENDER.from_name} <{SENDER.from_address}>",
+                f"{reader.name} <{reader.address}>",
+            )
+            made["Subject"], made["Date"] = message.subject, format_datetime(date)
+            made["List-Unsubscribe"] = f"<{values['leave_url']}>"
+            made.set_content(message.fill(message.text, values))
+            made.add_alternative(message.fill(message.html, values), subtype="html")
+            made.as_bytes()
+
+    fast, slow = median_ms(ours, standard, rounds=5)
+    rate, reference = len(readers) / fast * 1000, len(few) / slow * 1000
+    row("from pre-encoded segments", f"{rate:,.0f} messages/s", "at least 30,000")
+    row("EmailMessage, the same text", f"{reference:,.0f} messages/s", f"we are {rate / reference:.0f} times as fast")
+    row("size of a message", f"{len(mould.fill(readers[0], date)):,} bytes", "")
+    smaller = replace(message, html=message.html[:60_000], text=message.text[:7_800])
+    quick = Mould(smaller)
+    took = median_ms(lambda: [quick.fill(reader, date) for reader in readers], rounds=5)[0]
+    row("the same, cut to 60 kB HTML and 7.8 kB text", f"{len(readers) / took * 1000:,.0f} messages/s", "")
+
+
+def whole_job() -> None:
+    """Time the commands that a person runs."""
+    print("commands, as whole processes (median of 5)")
+    newsletter = str(Path(sys.executable).parent / "newsletter")
+    times = []
+    with tempfile.TemporaryDirectory() as name:
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run([newsletter, "--help"], capture_output=True, check=True)
+            times.append(time.perf_counter() - start)
+        row("newsletter --help", f"{statistics.median(times):.2f} s", "within 0.4 s")
+        jobs = []
+        for round_ in range(5):
+            folder = Path(name) / str(round_)
+            shutil.copytree(ROOT / "examples", folder / "examples")
+            config = str(folder / "examples" / "newsletter.toml")
+            start = time.perf_counter()
+            people = ["--from", str(folder / "examples" / "subscribers.txt"), "--evidence", "bench"]
+            subprocess.run(
+                [newsletter, "subscribers", "add", "--config", config, *people], capture_output=True, check=True
+            )
+            subprocess.run([newsletter, "send", "daily", "--config", config, "--json"], capture_output=True, check=True)
+            jobs.append(time.perf_counter() - start)
+        row("the demo's main job, installed", f"{statistics.median(jobs):.2f} s", "under 5 s")
+
+
+def main() -> None:
+    """Print everything; with an argument, be the process whose memory is measured."""
+    if sys.argv[1:] == ["compile"]:
+        compiler.compile_message(contents(), SENDER)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    print(json.dumps({"python": sys.version.split()[0], "cores": os.cpu_count(), "machine": os.uname().machine}))
+    message, mjml = compiling()
+    against_npm(mjml)
+    filling(message)
+    whole_job()
+
+
+if __name__ == "__main__":
+    main()

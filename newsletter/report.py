@@ -1,0 +1,247 @@
+"""What the command line says: lines for a person at 6 a.m., and the same as values for a script.
+
+Pure: values in, lines or JSON-ready values out. One decision is made here: what is worth saying first.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from newsletter import typesetting
+from newsletter.brief import Brief
+from newsletter.collect import Collected
+from newsletter.compile import CLIP_BYTES
+from newsletter.ledger import Tally
+from newsletter.models import BriefRecord, Decision, EditionRecord, EditionState
+from newsletter.newsroom import Draft, Sent
+
+# ------------------------------------------------------------------------------------------ briefs
+
+
+def collected_lines(collected: Iterable[Collected]) -> Iterator[str]:
+    """What could not be read, and what was read but not used."""
+    for one in collected:
+        if one.error:
+            yield str(one.error)
+        yield from (str(fault) for fault in one.faults)
+        yield from one.remarks
+
+
+def collected_json(one: Collected) -> dict[str, Any]:
+    """What one source gave."""
+    return {
+        "source": one.source,
+        "seen": one.seen,
+        "new": one.new,
+        "revised": one.revised,
+        "faults": [str(fault) for fault in one.faults],
+        "remarks": list(one.remarks),
+        "error": str(one.error) if one.error else None,
+    }
+
+
+def brief_lines(brief: Brief) -> Iterator[str]:
+    """A brief as its reader understood it."""
+    yield brief.headline
+    image = brief.image and " · ".join(part for part in (brief.image.url, brief.image.alt, brief.image.credit) if part)
+    details = {
+        "url": brief.url,
+        "published": brief.published,
+        "updated": brief.updated,
+        "topics": ", ".join(brief.topics),
+        "image": image,
+        "split": brief.split,
+        "language": brief.language,
+    }
+    yield from (f"  {key}: {value}" for key, value in details.items() if value)
+    for fact in brief.facts:
+        yield typesetting.wrap(fact.text, "  • ", "    ")
+        yield from (f"      {citation.title or ''} <{citation.url}>" for citation in fact.citations)
+    for view in brief.narratives:
+        yield f"  {view.label}{f' [{view.stance}]' if view.stance else ''}"
+        yield typesetting.wrap(view.text, "    ", "    ")
+    for forecast in brief.forecasts:
+        chance = "no probability" if forecast.probability is None else typesetting.percent(forecast.probability)
+        yield f"  forecast: {chance}, {forecast.forecaster or 'nobody named'}"
+        yield typesetting.wrap(forecast.statement, "    ", "    ")
+
+
+def record_lines(record: BriefRecord, decisions: Sequence[Decision]) -> Iterator[str]:
+    """A brief on record, and what newsletters decided about it."""
+    yield f"{record.id:>5}  {record.headline}"
+    said = "; ".join(
+        f"{decision.newsletter}: {decision.verdict}"
+        + (f" ({decision.reason})" if decision.reason else "")
+        + ("" if decision.final else ", not final")
+        for decision in decisions
+    )
+    yield f"       {record.source}/{record.guid}, revision {record.revision}. {said or 'undecided'}"
+
+
+def record_json(record: BriefRecord, decisions: Sequence[Decision]) -> dict[str, Any]:
+    """The same for a script."""
+    return {
+        "id": record.id,
+        "headline": record.headline,
+        "source": record.source,
+        "guid": record.guid,
+        "url": record.url,
+        "revision": record.revision,
+        "first_seen_at": record.first_seen_at.isoformat(),
+        "decisions": [
+            {
+                "newsletter": decision.newsletter,
+                "revision": decision.revision,
+                "verdict": decision.verdict,
+                "reason": decision.reason,
+                "final": decision.final,
+            }
+            for decision in decisions
+        ],
+    }
+
+
+# ------------------------------------------------------------------------------------------ editions
+
+
+def tally_line(tally: Tally) -> str:
+    """The conservation sum in one line."""
+    parts = _parts(tally)
+    said = " + ".join(f"{count:,} {word}" for word, count in parts.items() if count or word == "accepted")
+    return f"{tally.candidates:,} = {said}" + ("" if tally.holds else "   THE SUM DOES NOT HOLD")
+
+
+def tally_json(tally: Tally) -> dict[str, Any]:
+    """The conservation sum, and whether it holds."""
+    return {"candidates": tally.candidates, **_parts(tally), "holds": tally.holds, "reasons": dict(tally.reasons)}
+
+
+def _parts(tally: Tally) -> dict[str, int]:
+    return {
+        "accepted": tally.accepted,
+        "refused": tally.refused,
+        "suppressed": tally.suppressed,
+        "skipped": tally.skipped,
+        "cancelled": tally.cancelled,
+        "unknown": tally.unknown,
+        "waiting": tally.waiting,
+    }
+
+
+def edition_json(record: EditionRecord, tally: Tally | None) -> dict[str, Any]:
+    """An edition and its sum; null where it was never frozen."""
+    return {
+        "newsletter": record.newsletter,
+        "slot": record.slot,
+        "zone": record.zone,
+        "state": record.state,
+        "reason": record.reason,
+        "frozen_at": record.frozen_at.isoformat() if record.frozen_at else None,
+        "closed_at": record.closed_at.isoformat() if record.closed_at else None,
+        "tally": tally_json(tally) if tally else None,
+    }
+
+
+def edition_line(record: EditionRecord, tally: Tally | None) -> str:
+    """An edition in one line."""
+    said = tally_line(tally) if tally else (record.reason or "nothing frozen yet")
+    return f"{record.newsletter}  {record.slot} {record.zone}  {record.state:<11}  {said}"
+
+
+def edition_lines(
+    record: EditionRecord, tally: Tally | None, headlines: Sequence[str], unknown: Sequence[str]
+) -> Iterator[str]:
+    """An edition whole: its briefs, its sum with reasons, and who is unknown."""
+    because = f", {record.reason}" if record.reason else ""
+    yield f"{record.newsletter}, slot {record.slot} {record.zone}: {record.state}{because}"
+    for word, instant in (("frozen", record.frozen_at), ("closed", record.closed_at)):
+        if instant:
+            yield f"  {word} {instant:%Y-%m-%d %H:%M:%S} UTC"
+    for number, headline in enumerate(headlines, start=1):
+        yield f"  {number:>2}  {headline}"
+    if tally:
+        yield f"  {tally_line(tally)}"
+        yield from (f"      {count:,} {reason}" for reason, count in sorted(tally.reasons.items()))
+    yield from (f"  unknown: {address}" for address in unknown)
+
+
+# ------------------------------------------------------------------------------------------ sending
+
+
+def draft_lines(draft: Draft) -> Iterator[str]:
+    """Which briefs are taken, and why the others are not."""
+    selection = draft.selection
+    faults = [str(fault) for one in draft.collected for fault in (*one.faults, *([one.error] if one.error else []))]
+    counts = {
+        "taken": len(selection.taken),
+        "left": len(selection.left),
+        "carried over": len(selection.carried),
+        "waiting": len(selection.waiting),
+        "not readable": len(faults),
+    }
+    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "taken")
+    yield f"Briefs     {said}"
+    for number, candidate in enumerate(selection.taken, start=1):
+        yield f"           {number:>2}  {candidate.brief.headline}"
+    for candidate, reason in (*selection.left, *selection.carried, *selection.waiting):
+        yield f"           --  {candidate.brief.headline}: {reason}"
+    yield from (f"           --  {fault}" for fault in faults)
+    yield from (f"           ..  {remark}" for one in draft.collected for remark in one.remarks)
+    if draft.compiled:
+        yield from (f"Note       {remark}" for remark in draft.compiled.remarks)
+
+
+def sent_lines(sent: Sent, *, title: str, provider: str, mails: Path | None, preview: Path | None) -> Iterator[str]:
+    """What one run of `send` did. `mails` is the outbox's folder, None for other providers."""
+    record, tally = sent.record, sent.tally
+    yield f"{title}, {typesetting.date(sent.slot)} (slot {sent.slot} {sent.slot.zone})"
+    yield ""
+    if sent.draft is not None:
+        yield from draft_lines(sent.draft)
+    elif sent.briefs:
+        yield f"Briefs     {sent.briefs}, as compiled by the run that started this edition"
+    if tally is None:
+        yield f"Skipped    {record.reason}; nothing was sent, the briefs wait for the next edition"
+        return
+    yield f"Size       {sent.html_bytes:,} bytes of HTML; Gmail clips past {CLIP_BYTES:,}"
+    if sent.draft is not None:
+        yield "Checks     passed: MJML, a way to leave, postal address, fields, links, alt texts, size"
+    yield f"Recipients {tally_line(tally)}"
+    yield from (f"           {count:,} {reason}" for reason, count in sorted(tally.reasons.items()))
+    yield _accepted_line(sent, tally, provider)
+    if tally.unknown:
+        yield f"UNKNOWN    {tally.unknown:,}: newsletter editions show {record.newsletter} {record.slot} names them"
+    if preview is not None:
+        yield f"Preview    {preview / 'digest.html'}"
+    if mails is not None:
+        yield f"Mails      {os.path.relpath(mails)}/new/*.eml"
+
+
+def _accepted_line(sent: Sent, tally: Tally, provider: str) -> str:
+    record, before = sent.record, sent.before
+    new = tally.accepted - (before.accepted if before else 0)
+    if record.state is EditionState.PAUSED:
+        return f"PAUSED     {record.reason}. Mend it, then run this again"
+    if tally.waiting:
+        return f"STOPPED    {tally.waiting:,} still wait; run this again to go on"
+    if before is None:
+        return f"Accepted   {new:,} by {provider}"
+    if before.waiting:
+        return f"Accepted   {new:,} now, {before.accepted:,} by the run before; nobody got it twice"
+    at = record.closed_at or record.frozen_at
+    return f"Accepted   nothing sent now: this edition went out at {at:%Y-%m-%d %H:%M} UTC, and nobody gets it twice"
+
+
+def sent_json(sent: Sent) -> dict[str, Any]:
+    """What one run of `send` did, for a script."""
+    made = edition_json(sent.record, sent.tally)
+    made |= {
+        "briefs": sent.briefs,
+        "html_bytes": sent.html_bytes,
+        "accepted_before": sent.before.accepted if sent.before else 0,
+    }
+    if sent.draft is not None:
+        made["faults"] = [str(fault) for one in sent.draft.collected for fault in one.faults]
+        made["remarks"] = list(sent.draft.compiled.remarks) if sent.draft.compiled else []
+    return made

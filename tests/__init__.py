@@ -1,0 +1,1 @@
+"""The tests. Each file guards promises; its test names say which."""

@@ -1,0 +1,136 @@
+"""What many tests share: a newsroom in a folder of its own, with a clock that stands still until it is moved."""
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from newsletter.newsroom import Newsroom
+from newsletter.settings import Settings
+from subscribers import add_confirmed, ensure_list, parse, transaction
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+
+CONFIGURATION = """\
+[site]
+name = "Test Desk"
+url = "https://news.example.org"
+postal_address = "Test Desk, 1 Test Street, 10115 Test"
+
+[provider]
+kind = "outbox"
+batch_size = 10
+
+[sources.desk]
+kind = "folder"
+path = "briefs"
+
+[newsletters.daily]
+title = "The Test Digest"
+from = "The Test Digest <digest@news.example.org>"
+lists = ["daily"]
+schedule = "0 7 * * *"
+"""
+
+BRIEF = """\
+{headline}
+
+    {headline}
+    Last updated November {day}, 2026
+
+    • Fact one about {headline}.
+      [Paper](https://paper.example.org/{slug})
+    • Fact two about {headline}.
+
+    Pro-{slug} narrative
+
+    It is good, they say.
+
+    Anti-{slug} narrative
+
+    It is bad, they say.
+
+    Nerd narrative
+
+    There's a 49% chance that it happens, according to the Test forecasting community.
+
+    Political split
+"""
+
+
+@cache
+def _empty_database() -> Path:
+    """A database as a first opening makes it, so that not every test waits for the migrations."""
+    folder = Path(tempfile.mkdtemp(prefix="newsletter-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "newsletter.toml").write_text(CONFIGURATION, encoding="utf-8")
+    Newsroom.open(Settings.load(folder / "newsletter.toml", {}), lambda: NOW).close()
+    return folder / "newsletter.db"
+
+
+class Clock:
+    """A clock that tells the time it was set to."""
+
+    def __init__(self, now: datetime = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, span: timedelta) -> None:
+        self.now += span
+
+
+class Desk:
+    """A folder with a configuration and briefs, and the newsroom opened on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = Clock()
+        self.file = folder / "newsletter.toml"
+        (folder / "briefs").mkdir(parents=True, exist_ok=True)
+        self.configure()
+        self._open: list[Newsroom] = []
+        shutil.copyfile(_empty_database(), folder / "newsletter.db")
+
+    def configure(self, change: Callable[[str], str] = lambda text: text) -> None:
+        self.file.write_text(change(CONFIGURATION), encoding="utf-8")
+
+    def open(self) -> Newsroom:
+        newsroom = Newsroom.open(Settings.load(self.file, {}), self.clock)
+        self._open.append(newsroom)
+        return newsroom
+
+    def close(self) -> None:
+        for newsroom in self._open:
+            newsroom.close()
+
+    def brief(self, slug: str, *, day: int = 22, name: str | None = None) -> Path:
+        headline = slug.replace("-", " ").capitalize() + " makes the news"
+        file = self.folder / "briefs" / (name or f"{slug}.txt")
+        file.write_text(BRIEF.format(headline=headline, slug=slug, day=day), encoding="utf-8")
+        return file
+
+    def people(self, newsroom: Newsroom, count: int, to: str = "daily") -> None:
+        with transaction(newsroom.engine) as session:
+            mailing_list = ensure_list(session, to, to, self.clock())
+            for number in range(count):
+                mailbox = parse(f"Reader {number} <reader{number}@example.org>")
+                add_confirmed(session, mailbox, mailing_list, now=self.clock(), actor="test", evidence="test")
+
+    @property
+    def mails(self) -> list[Path]:
+        return sorted((self.folder / "outbox" / "new").glob("*.eml"))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    made.close()

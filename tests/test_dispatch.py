@@ -1,0 +1,559 @@
+"""Promises 2, 3, 4, 6, 12 and 13: once a recipient, nothing lost, crash-safe, consent wins, never stale, only here.
+
+A scripted provider misbehaves in every way the protocol names, and dies in the middle; the ledger is then held against
+what the provider really took.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from newsletter import dispatch, ledger, store
+from newsletter.dispatch import Dispatcher, allowed, back_off, settle
+from newsletter.edition import AttemptId, DeliveryId, Finding, Message, Receipt, Recipient, Result
+from newsletter.errors import EditionError, OutcomeUnknown, ProviderRefused, Throttled, Unreachable
+from newsletter.models import BatchState, EditionRecord, EditionState, Outcome
+from newsletter.newsroom import Newsroom
+from subscribers import Reason, find, leave, parse, reading, suppress, transaction
+from tests.conftest import Clock, Desk
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it, so nothing is written after it."""
+
+
+@dataclass
+class Scripted:
+    """A provider that does what its script says, call by call, and remembers whom it took. Not idempotent."""
+
+    script: list[str] = field(default_factory=list)
+    name: str = "scripted"
+    batch_size: int = 10
+    idempotent: bool = False
+    live: bool = False
+    taken: list[DeliveryId] = field(default_factory=list)
+    calls: list[list[str]] = field(default_factory=list)
+
+    def submit(  # noqa: C901, PLR0912 # one branch a misbehaviour, side by side
+        self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
+    ) -> Iterator[Receipt]:
+        act = self.script.pop(0) if self.script else "accept"
+        self.calls.append([recipient.address for recipient in recipients])
+        if act == "refuse all":
+            raise ProviderRefused(self.name, "the key was revoked")
+        if act == "unreachable":
+            raise Unreachable(self.name, "connection refused")
+        if act == "throttle":
+            raise Throttled(self.name, timedelta(seconds=30))
+        if act == "bug before":
+            raise ZeroDivisionError
+        if act == "die before":
+            raise Killed
+        started()
+        if act == "bug after":
+            raise ZeroDivisionError
+        if act == "time out":
+            self.taken += [r.delivery for r in recipients]
+            raise OutcomeUnknown(self.name, "time-out")
+        if act == "nothing taken, no answer":
+            raise OutcomeUnknown(self.name, "cut off")
+        for index, recipient in enumerate(recipients):
+            if act == "die half-way" and index == len(recipients) // 2:
+                raise Killed
+            if act == "one bad" and index == 0:
+                yield Receipt(recipient.delivery, Result.REFUSED, "no such mailbox")
+            elif act == "one later" and index == 0:
+                yield Receipt(recipient.delivery, Result.DEFERRED, "greylisted")
+            elif act == "cut short" and index >= 2:
+                yield Receipt(recipient.delivery, Result.NOT_TRIED)
+            elif act == "silent about one" and index == 0:
+                self.taken.append(recipient.delivery)
+            else:
+                self.taken.append(recipient.delivery)
+                yield Receipt(recipient.delivery, Result.ACCEPTED)
+        if act == "die after":
+            raise Killed
+
+    def check(self) -> Sequence[Finding]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def start(desk: Desk, people: int, provider: Scripted) -> tuple[Newsroom, int]:
+    """A newsroom with a frozen edition, nothing dispatched yet."""
+    newsroom = desk.open()
+    newsroom._provider = provider  # the seam where a provider goes
+    desk.brief("harbour")
+    desk.people(newsroom, people)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dispatcher, "run", lambda self, edition_id: _edition(newsroom, edition_id))
+        record = newsroom.send("daily").record
+    assert record.id is not None
+    return newsroom, record.id
+
+
+def _edition(newsroom: Newsroom, edition_id: int) -> EditionRecord:
+    with reading(newsroom.engine) as session:
+        return session.get_one(EditionRecord, edition_id)
+
+
+def run(
+    newsroom: Newsroom, clock: Clock, edition_id: int, owner: str = "a", step: float = 0, **more: Any
+) -> EditionRecord:
+    dispatcher = Dispatcher(
+        newsroom.engine,
+        newsroom.provider,
+        clock,
+        timedelta(minutes=5),
+        sleep=lambda seconds: clock.forward(timedelta(seconds=max(seconds, step))),
+        jitter=lambda: 0.5,
+        owner=owner,
+        **more,
+    )
+    return dispatcher.run(edition_id)
+
+
+def tally(newsroom: Newsroom, edition_id: int) -> ledger.Tally:
+    with reading(newsroom.engine) as session:
+        return ledger.tally(session, session.get_one(EditionRecord, edition_id))
+
+
+def resume(newsroom: Newsroom, edition_id: int) -> None:
+    with transaction(newsroom.engine) as session:
+        store.set_edition(session, edition_id, EditionState.DISPATCHING, reason=None, only_from=[EditionState.PAUSED])
+
+
+# ------------------------------------------------------------------------------------------ settle
+
+
+ROWS = {DeliveryId("a"): 1, DeliveryId("b"): 2, DeliveryId("c"): 3}
+
+
+def test_everybody_accepted_is_one_row() -> None:
+    settled = settle(ROWS, [Receipt(name, Result.ACCEPTED) for name in ROWS], None)
+    assert (settled.state, settled.outcomes, settled.later) == (BatchState.DONE, {}, [])
+
+
+def test_a_missing_receipt_is_unknown_and_never_taken_for_a_yes() -> None:
+    settled = settle(ROWS, [Receipt(DeliveryId("a"), Result.ACCEPTED)], None)
+    assert settled.outcomes == {2: (Outcome.UNKNOWN, "no receipt came"), 3: (Outcome.UNKNOWN, "no receipt came")}
+
+
+def test_receipts_for_strangers_change_nobody() -> None:
+    settled = settle(ROWS, [Receipt(DeliveryId("stranger"), Result.REFUSED)], None)
+    assert set(settled.outcomes) == {1, 2, 3}
+    assert all(outcome is Outcome.UNKNOWN for outcome, _ in settled.outcomes.values())
+
+
+def test_deferred_and_untried_go_into_a_later_batch() -> None:
+    receipts = [
+        Receipt(DeliveryId("a"), Result.ACCEPTED),
+        Receipt(DeliveryId("b"), Result.DEFERRED, "greylisted", timedelta(minutes=20)),
+        Receipt(DeliveryId("c"), Result.NOT_TRIED),
+    ]
+    settled = settle(ROWS, receipts, None)
+    assert (settled.state, settled.later, settled.later_after) == (BatchState.DONE, [2, 3], timedelta(minutes=20))
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "pauses"),
+    [
+        (Throttled("p", timedelta(seconds=9)), BatchState.PENDING, False),
+        (Unreachable("p", "refused"), BatchState.PENDING, False),
+        (ProviderRefused("p", "revoked"), BatchState.PENDING, True),
+        (OutcomeUnknown("p", "time-out"), BatchState.UNKNOWN, False),
+        (ZeroDivisionError(), BatchState.UNKNOWN, False),
+    ],
+)
+def test_each_error_means_what_the_protocol_says(error: Exception, state: BatchState, *, pauses: bool) -> None:
+    settled = settle(ROWS, [], error)
+    assert (settled.state, bool(settled.pause), settled.outcomes) == (state, pauses, {})
+
+
+def test_an_error_after_receipts_speaks_only_for_the_rest() -> None:
+    settled = settle(ROWS, [Receipt(DeliveryId("a"), Result.ACCEPTED)], OutcomeUnknown("p", "cut off"))
+    assert {row: outcome for row, (outcome, _) in settled.outcomes.items()} == {2: Outcome.UNKNOWN, 3: Outcome.UNKNOWN}
+
+
+def test_back_off_doubles_to_a_limit_with_jitter() -> None:
+    assert [back_off(tries, lambda: 1.0).total_seconds() for tries in (0, 1, 2, 20)] == [2, 4, 8, 900]
+    assert back_off(3, lambda: 0.0) == back_off(3, lambda: 1.0) / 2
+
+
+def test_only_to_takes_addresses_and_domains_in_any_case() -> None:
+    assert allowed("a@x.org", [])
+    assert allowed("A@x.org", ["a@X.org"])
+    assert allowed("a@x.org", ["x.org"])
+    assert allowed("a@x.org", ["@x.org"])
+    assert not allowed("a@evilx.org", ["x.org"])
+    assert not allowed("a@sub.x.org", ["x.org"])
+
+
+# ------------------------------------------------------------------------------------------ the whole loop
+
+
+def test_everybody_gets_one_copy_and_the_edition_closes(desk: Desk) -> None:
+    newsroom, edition = start(desk, 25, provider := Scripted())
+    assert run(newsroom, desk.clock, edition).state is EditionState.CLOSED
+    assert len(provider.taken) == len(set(provider.taken)) == 25
+    assert [len(call) for call in provider.calls] == [10, 10, 5]
+    assert tally(newsroom, edition).accepted == 25
+
+
+def test_one_refused_recipient_costs_the_others_nothing(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, Scripted(["one bad"]))
+    run(newsroom, desk.clock, edition)
+    found = tally(newsroom, edition)
+    assert (found.accepted, found.refused, found.reasons) == (9, 1, {"refused: no such mailbox": 1})
+
+
+def test_throttled_waits_as_long_as_it_was_asked(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, Scripted(["throttle"]))
+    before = desk.clock.now
+    run(newsroom, desk.clock, edition)
+    assert timedelta(seconds=30) <= desk.clock.now - before < timedelta(seconds=33)
+    assert tally(newsroom, edition).accepted == 10
+
+
+def test_a_deferred_recipient_comes_again_later_and_only_they(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted(["one later"]))
+    run(newsroom, desk.clock, edition)
+    assert [len(call) for call in provider.calls] == [10, 1]
+    assert tally(newsroom, edition).accepted == 10
+
+
+def test_a_provider_that_refuses_everyone_pauses_the_edition_and_marks_nobody(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, Scripted(["refuse all"]))
+    record = run(newsroom, desk.clock, edition)
+    assert (record.state, record.reason) == (EditionState.PAUSED, "scripted refuses: the key was revoked")
+    assert tally(newsroom, edition).waiting == 10
+    resume(newsroom, edition)
+    assert run(newsroom, desk.clock, edition).state is EditionState.CLOSED
+    assert tally(newsroom, edition).accepted == 10
+
+
+def test_no_answer_is_unknown_and_not_called_again(desk: Desk) -> None:
+    newsroom, edition = start(desk, 15, provider := Scripted(["time out"]))
+    assert run(newsroom, desk.clock, edition).state is EditionState.CLOSED
+    found = tally(newsroom, edition)
+    assert (found.accepted, found.unknown) == (5, 10)
+    assert len(provider.taken) == len(set(provider.taken)) == 15
+    with reading(newsroom.engine) as session:
+        assert len(ledger.unknown_recipients(session, edition)) == 10
+
+
+def test_a_bug_in_a_provider_is_recorded_before_it_is_raised(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, Scripted(["bug after"]))
+    with pytest.raises(ZeroDivisionError):
+        run(newsroom, desk.clock, edition)
+    assert tally(newsroom, edition).unknown == 10
+
+
+def test_a_bug_before_the_first_byte_loses_nobody(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, Scripted(["bug before"]))
+    with pytest.raises(ZeroDivisionError):
+        run(newsroom, desk.clock, edition)
+    assert tally(newsroom, edition).waiting == 10
+    assert _edition(newsroom, edition).state is EditionState.PAUSED
+
+
+def test_who_left_or_was_suppressed_after_the_freeze_is_not_mailed(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted())
+    with transaction(newsroom.engine) as session:
+        gone = find(session, parse("reader1@example.org"))
+        assert gone is not None
+        leave(session, gone, None, now=desk.clock(), actor="test")
+        barred = parse("reader2@example.org")
+        suppress(session, barred, Reason.COMPLAINT, now=desk.clock(), actor="test", note=None)
+    run(newsroom, desk.clock, edition)
+    assert not {"reader1@example.org", "reader2@example.org"} & set(provider.calls[0])
+    found = tally(newsroom, edition)
+    assert (found.accepted, found.skipped, found.suppressed, found.holds) == (8, 1, 1, True)
+
+
+def test_addresses_and_names_are_read_at_claim(desk: Desk) -> None:
+    newsroom, edition = start(desk, 1, provider := Scripted())
+    with transaction(newsroom.engine) as session:
+        person = find(session, parse("reader0@example.org"))
+        assert person is not None
+        person.address = "moved@example.org"
+    run(newsroom, desk.clock, edition)
+    assert provider.calls == [["moved@example.org"]]
+
+
+def test_only_to_skips_everybody_else_and_counts_them(desk: Desk) -> None:
+    newsroom, edition = start(desk, 5, provider := Scripted())
+    run(newsroom, desk.clock, edition, only_to=["reader3@example.org"])
+    assert provider.calls == [["reader3@example.org"]]
+    assert tally(newsroom, edition).reasons == {"skipped: only_to": 4}
+
+
+def test_a_halt_stops_before_the_next_batch(desk: Desk) -> None:
+    newsroom, edition = start(desk, 30, provider := Scripted())
+    run(newsroom, desk.clock, edition, report=lambda progress: newsroom.halt("test", "stop!") and None)
+    assert len(provider.calls) == 1
+    assert tally(newsroom, edition).waiting == 20
+    newsroom.unhalt("test")
+    run(newsroom, desk.clock, edition)
+    assert tally(newsroom, edition).accepted == 30
+
+
+def test_a_halted_desk_freezes_nothing(desk: Desk) -> None:
+    newsroom = desk.open()
+    desk.brief("harbour")
+    desk.people(newsroom, 3)
+    newsroom.halt("operator:ada", "wrong list")
+    with pytest.raises(EditionError, match=r"halted since .* by operator:ada \(wrong list\)"):
+        newsroom.send("daily")
+    assert desk.mails == []
+
+
+def test_an_overdue_batch_waits_for_an_operator(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted())
+    desk.clock.forward(timedelta(hours=30))
+    record = run(newsroom, desk.clock, edition)
+    assert record.state is EditionState.PAUSED
+    assert "overdue by 31 h" in (record.reason or "")
+    assert provider.calls == []
+
+
+def test_a_process_that_slept_through_its_lease_does_not_call(desk: Desk) -> None:
+    """The first process claims and falls asleep; the second sends; the first wakes up and must keep still."""
+    newsroom, edition = start(desk, 10, provider := Scripted())
+    original = provider.submit
+    slept: list[str] = []
+
+    def sleepy(
+        message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
+    ) -> Iterator[Receipt]:
+        if not slept:
+            slept.append("first")
+            desk.clock.forward(timedelta(minutes=6))
+            run(newsroom, desk.clock, edition, owner="second")
+        return original(message, recipients, attempt, started)
+
+    provider.submit = sleepy  # type: ignore[method-assign] # the scripted provider wakes late, once
+    run(newsroom, desk.clock, edition, owner="first")
+    assert len(provider.taken) == len(set(provider.taken)) == 10
+    assert tally(newsroom, edition).accepted == 10
+
+
+def test_a_late_receipt_for_an_unknown_batch_is_taken(desk: Desk) -> None:
+    """A call outlives its lease: another process calls it unknown, then the answer comes after all."""
+    newsroom, edition = start(desk, 10, provider := Scripted())
+    original = provider.submit
+
+    def slow(
+        message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
+    ) -> Iterator[Receipt]:
+        receipts = list(original(message, recipients, attempt, started))
+        desk.clock.forward(timedelta(minutes=6))
+        provider.submit = original  # type: ignore[method-assign] # the next call is quick
+        run(newsroom, desk.clock, edition, owner="second")
+        assert tally(newsroom, edition).unknown == 10
+        return iter(receipts)
+
+    provider.submit = slow  # type: ignore[method-assign] # the scripted provider answers late, once
+    run(newsroom, desk.clock, edition, owner="first")
+    assert tally(newsroom, edition).accepted == 10
+    assert len(provider.calls) == 1
+
+
+def test_a_dead_process_is_known_and_a_living_one_never_taken_for_dead() -> None:
+    me = dispatch.this_process()
+    assert not dispatch.is_gone(me)
+    machine, pid, started = me.rsplit("/", 2)
+    if started != "?":
+        assert dispatch.is_gone(f"{machine}/{pid}/{int(started) + 1}"), "the same number, another process"
+        assert dispatch.is_gone(f"{machine}/4194304/{started}"), "no such process"
+    assert not dispatch.is_gone(f"elsewhere/abc.123/{pid}/1"), "of another machine nothing is certain"
+    assert not dispatch.is_gone("garbage")
+
+
+ACTS = [
+    "accept", "one bad", "one later", "cut short", "silent about one", "throttle", "unreachable", "refuse all",
+    "time out", "nothing taken, no answer", "bug before", "bug after", "die before", "die half-way", "die after",
+]  # fmt: skip
+
+
+PEOPLE = 33
+
+
+class _Frozen:
+    """A desk with a frozen edition, made once and copied for each example."""
+
+    def __init__(self, folder: Path) -> None:
+        desk = Desk(folder)
+        _, self.edition = start(desk, PEOPLE, Scripted())
+        desk.close()
+        self.folder = folder
+
+    def copy(self, folder: Path, provider: Scripted) -> tuple[Desk, Newsroom]:
+        desk = Desk(folder)
+        shutil.copyfile(self.folder / "newsletter.db", folder / "newsletter.db")
+        newsroom = desk.open()
+        newsroom._provider = provider
+        return desk, newsroom
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> _Frozen:
+    return _Frozen(tmp_path_factory.mktemp("frozen"))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=st.lists(st.sampled_from(ACTS), max_size=12))
+def test_whatever_happens_nobody_is_lost_and_nobody_mailed_twice(
+    tmp_path_factory: pytest.TempPathFactory, frozen: _Frozen, script: list[str]
+) -> None:
+    """Any script of failures and kills, restarted until the edition closes: the ledger says what the provider took."""
+    provider = Scripted(list(script))
+    desk, newsroom = frozen.copy(tmp_path_factory.mktemp("desk"), provider)
+    for attempt in range(len(script) + 2):
+        assert tally(newsroom, frozen.edition).holds
+        with contextlib.suppress(Killed, ZeroDivisionError):
+            run(newsroom, desk.clock, frozen.edition, owner=f"process {attempt}", step=90)
+        if _edition(newsroom, frozen.edition).state is EditionState.CLOSED:
+            break
+        resume(newsroom, frozen.edition)
+    found = tally(newsroom, frozen.edition)
+    assert (found.candidates, found.waiting, found.holds) == (PEOPLE, 0, True)
+    assert len(provider.taken) == len(set(provider.taken)), "nobody twice"
+    assert found.accepted <= len(provider.taken), "no yes that was not given"
+    assert PEOPLE - len(provider.taken) <= found.refused + found.unknown, "nobody missed without being named"
+    desk.close()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=st.lists(st.sampled_from(["accept", "die before", "die half-way", "die after"]), max_size=8))
+def test_an_idempotent_provider_leaves_nothing_unknown(
+    tmp_path_factory: pytest.TempPathFactory, frozen: _Frozen, script: list[str]
+) -> None:
+    provider = Scripted(list(script), idempotent=True)
+    desk, newsroom = frozen.copy(tmp_path_factory.mktemp("desk"), provider)
+    for attempt in range(len(script) + 1):
+        try:
+            run(newsroom, desk.clock, frozen.edition, owner=f"process {attempt}", step=90)
+        except Killed:
+            continue
+        break
+    found = tally(newsroom, frozen.edition)
+    assert (found.accepted, found.unknown, found.waiting) == (PEOPLE, 0, 0)
+    assert len(set(provider.taken)) == PEOPLE
+    desk.close()
+
+
+# ------------------------------------------------------------------------------------------ freezing
+
+
+def test_the_audience_is_frozen_once_whoever_fires(desk: Desk) -> None:
+    newsroom, edition = start(desk, 12, Scripted())
+    with transaction(newsroom.engine) as session:
+        record = session.get_one(EditionRecord, edition)
+        again = ledger.freeze(session, record, due_at=desk.clock(), batch_size=10, now=desk.clock())
+    assert again is None
+    assert tally(newsroom, edition).candidates == 12
+
+
+def test_a_freeze_that_dies_half_way_leaves_nothing_behind(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    newsroom = desk.open()
+    desk.brief("harbour")
+    desk.people(newsroom, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "act", _raise_killed)
+        with pytest.raises(Killed):
+            newsroom.send("daily")
+    with reading(newsroom.engine) as session:
+        record = store.editions(session, "daily", 1)[0]
+        assert (record.state, record.candidates) == (EditionState.DRAFT, None)
+        assert ledger.tally(session, record).waiting == 0
+    assert newsroom.send("daily").record.state is EditionState.CLOSED
+    assert len(desk.mails) == 5
+
+
+def _raise_killed(*args: object, **kwargs: object) -> None:
+    raise Killed
+
+
+def test_excluded_people_are_counted_by_reason_from_the_start(desk: Desk) -> None:
+    newsroom = desk.open()
+    desk.brief("harbour")
+    desk.people(newsroom, 6)
+    with transaction(newsroom.engine) as session:
+        suppress(session, parse("reader0@example.org"), Reason.OPERATOR, now=desk.clock(), actor="t", note=None)
+        paused = find(session, parse("reader1@example.org"))
+        assert paused is not None
+        paused.paused_until = desk.clock() + timedelta(days=3)
+    sent = newsroom.send("daily")
+    assert sent.tally is not None
+    assert sent.tally.reasons == {"suppressed: suppressed": 1, "skipped: paused": 1}
+    assert (sent.tally.candidates, sent.tally.accepted, sent.tally.holds) == (6, 4, True)
+    assert len(desk.mails) == 4
+
+
+def test_an_edition_closes_although_everybody_left_since(desk: Desk) -> None:
+    newsroom, edition = start(desk, 3, provider := Scripted())
+    with transaction(newsroom.engine) as session:
+        for number in range(3):
+            person = find(session, parse(f"reader{number}@example.org"))
+            assert person is not None
+            leave(session, person, None, now=desk.clock(), actor="test")
+    assert run(newsroom, desk.clock, edition).state is EditionState.CLOSED
+    assert provider.calls == []
+    assert tally(newsroom, edition).reasons == {"skipped: left": 3}
+
+
+def test_a_live_provider_wants_the_database_claimed(desk: Desk) -> None:
+    newsroom = desk.open()
+    newsroom._provider = Scripted(live=True)
+    desk.brief("harbour")
+    desk.people(newsroom, 1)
+    with pytest.raises(Exception, match=r'this database is not claimed.*instance = "[0-9a-f]{16}"'):
+        newsroom.send("daily")
+    with reading(newsroom.engine) as session:
+        claimed = store.instance(session).instance_id
+    desk.configure(lambda text: text + f'\n[database]\ninstance = "{claimed}"\n')
+    again = desk.open()
+    again._provider = Scripted(live=True)
+    assert again.send("daily").record.state is EditionState.CLOSED
+
+
+def test_a_far_larger_audience_waits_for_a_yes(desk: Desk) -> None:
+    newsroom = desk.open()
+    newsroom._provider = Scripted()
+    desk.brief("harbour")
+    desk.people(newsroom, 2)
+    newsroom.send("daily")
+    desk.clock.forward(timedelta(days=1))
+    desk.brief("tower")
+    desk.people(newsroom, 150)
+    with pytest.raises(EditionError, match="audience of 150 is far larger than the last one of 2") as refused:
+        newsroom.send("daily")
+    assert refused.value.consent
+    sent = newsroom.send("daily", consent=True)
+    assert sent.tally is not None
+    assert sent.tally.accepted == 150
+
+
+def test_a_folder_that_cannot_be_written_pauses_and_nothing_is_lost(desk: Desk) -> None:
+    newsroom = desk.open()
+    desk.brief("harbour")
+    desk.people(newsroom, 3)
+    Path(desk.folder / "outbox").write_text("in the way")
+    sent = newsroom.send("daily")
+    assert sent.record.state is EditionState.PAUSED
+    assert "outbox refuses" in (sent.record.reason or "")
+    (desk.folder / "outbox").unlink()
+    again = newsroom.send("daily")
+    assert again.tally is not None
+    assert (again.record.state, again.tally.accepted, len(desk.mails)) == (EditionState.CLOSED, 3, 3)
