@@ -5,8 +5,8 @@ make a value safe inside an HTML attribute as MRML prints it: everything that is
 """
 
 import re
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -14,14 +14,34 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup
 
-from newsletter.brief import Brief, Forecast, Narrative, is_day
+from newsletter.brief import Brief, Forecast, Narrative, is_day, one_line
 from newsletter.schedule import Slot
 
 TEXT_COLUMNS = 72  # RFC 3676 section 4.2 asks for at most 78; 72 leaves room for being quoted
-_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 _DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _WORDS_A_MINUTE = 230  # silent reading of English non-fiction is 238 a minute on average (Brysbaert 2019)
+_WIDE_A_WORD = 2.2  # characters of Chinese and Japanese read in the time of one word: about 500 a minute
+_PREHEADER = range(100, 200)  # characters: fewer, and mailboxes add the first words of the mail; none shows more
+
+_ZERO_WIDTH_JOINER = "\u200d"
+# What must not begin or end a line of Chinese or Japanese (JIS X 4051, "kinsoku"), the usual of them.
+_NEVER_FIRST = "、。，．・：；？！゛゜」』）］｝〉》】〕’”…‥ー々%％°ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
+_NEVER_LAST = "「『（［｛〈《【〔‘“"
 
 SPLITS = {
     "establishment": "The views part over how far official institutions can be trusted.",
@@ -98,27 +118,89 @@ def lines(text: str) -> Markup:
 
 
 def clip(text: str, characters: int) -> str:
-    """A text of at most so many characters, cut at a word, with an ellipsis."""
+    """A text of at most so many characters, cut at a word where one is near, with an ellipsis."""
     if len(text) <= characters:
         return text
-    cut = text[: characters - 1]
-    return (cut.rsplit(None, 1)[0] if " " in cut else cut).rstrip(" ,;:.–—-") + "…"
+    end = characters - 1
+    while end > 1 and not _columns_of(text[end]):  # an accent or a joined sign goes with what it stands on
+        end -= 1
+    cut = text[:end]
+    word = cut.rsplit(None, 1)[0]
+    return (word if len(word) > end * 2 // 3 else cut).rstrip(" ,;:.–—-、。，") + "…"
 
 
-def wrap(text: str, first: str = "", rest: str = "") -> str:
-    """Paragraphs wrapped at 72 columns, the first line led in by `first`, the others by `rest`. Words stay whole."""
-    wrapped = [
-        textwrap.fill(
-            part,
-            TEXT_COLUMNS,
-            initial_indent=first if index == 0 else rest,
-            subsequent_indent=rest,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for index, part in enumerate(paragraphs(text))
-    ]
-    return "\n\n".join(wrapped)
+def wrap(text: str, first: str = "", rest: str = "", limit: int = TEXT_COLUMNS) -> str:
+    """Paragraphs wrapped at so many columns, the first line led in by `first`, the others by `rest`.
+
+    Words stay whole. Chinese and Japanese, which part no words, break between characters.
+    """
+    parts = paragraphs(text)
+    return "\n\n".join(
+        "\n".join(_folded(part, rest if index else first, rest, limit)) for index, part in enumerate(parts)
+    )
+
+
+def underline(text: str) -> str:
+    """A heading of plain text: the text on its line, and a rule of its length below, at most 72 columns."""
+    return f"{text}\n{'-' * min(columns(text), TEXT_COLUMNS)}"
+
+
+def _folded(text: str, first: str, rest: str, limit: int) -> Iterator[str]:
+    line, used, begun = first, columns(first), False
+    for glue, piece in _pieces(text):
+        size = columns(piece)
+        if begun and used + len(glue) + size > limit:
+            yield line
+            line, used, begun = rest, columns(rest), False
+        if begun:
+            line, used = line + glue, used + len(glue)
+        line, used, begun = line + piece, used + size, True
+    yield line
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str]]:
+    """What a line may be broken between: each piece, and the blank that parts it from the one before on a line."""
+    for word in text.split():
+        glue, start = " ", 0
+        if not word.isascii():
+            for at in range(1, len(word)):
+                if _breaks_between(word[at - 1], word[at]):
+                    yield glue, word[start:at]
+                    glue, start = "", at
+        yield glue, word[start:]
+
+
+def _breaks_between(one: str, other: str) -> bool:
+    return (
+        (_is_ideographic(one) or _is_ideographic(other))
+        and one not in _NEVER_LAST
+        and other not in _NEVER_FIRST
+        and one != _ZERO_WIDTH_JOINER
+        and _columns_of(other) > 0
+    )
+
+
+def _is_ideographic(character: str) -> bool:
+    """Whether a script parts no words at it: wide characters, but for Hangul, which sets blanks."""
+    return _columns_of(character) > 1 and not "\uac00" <= character <= "\ud7a3"
+
+
+def columns(text: str) -> int:
+    """How many columns a text takes where every character takes one, or two: a measure of its width."""
+    return len(text) if text.isascii() else sum(map(_columns_of, text))
+
+
+def _columns_of(character: str) -> int:
+    """The columns a character takes in a fixed-width view: none, one or two (Unicode annex 11)."""
+    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
+
+
+def direction(text: str) -> str:
+    """Which way most of a text runs: "rtl" for Arabic, Hebrew and their like, else "ltr"."""
+    strong = [unicodedata.bidirectional(character) for character in text]
+    return "rtl" if sum(c in {"R", "AL"} for c in strong) > strong.count("L") else "ltr"
 
 
 def count_word(count: int, one: str, many: str) -> str:
@@ -138,12 +220,16 @@ def date(slot: Slot) -> str:
     return f"{_DAYS[local.weekday()]} {local.day} {_MONTHS[local.month - 1]} {local.year}"
 
 
-def day_in(zone: str) -> Callable[[datetime], str]:
-    """The filter `day`: the day of an instant in a zone, "22 November 2026"; a whole day stays what it is."""
+def day_in(zone: str) -> Callable[..., str]:
+    """The filter `day`: the day of an instant in a zone, "22 November 2026"; a whole day stays what it is.
 
-    def day(instant: datetime) -> str:
+    Given the slot, it leaves the year out where that is the slot's own.
+    """
+
+    def day(instant: datetime, slot: Slot | None = None) -> str:
         local = instant if is_day(instant) else instant.astimezone(ZoneInfo(zone))
-        return f"{local.day} {_MONTHS[local.month - 1]} {local.year}"
+        year = "" if slot and slot.local.year == local.year else f" {local.year}"
+        return f"{local.day} {_MONTHS[local.month - 1]}{year}"
 
     return day
 
@@ -172,21 +258,31 @@ def text_bar(probability: float) -> str:
     return "[" + "#" * full + "." * (20 - full) + "]"
 
 
-def forecaster_line(forecast: Forecast) -> str:
-    """Who forecasts and as of when, where the statement does not say so itself."""
-    parts = []
-    if forecast.forecaster and forecast.forecaster.casefold() not in forecast.statement.casefold():
-        parts.append(forecast.forecaster)
-    if forecast.as_of:
-        parts.append(f"as of {forecast.as_of.day} {_MONTHS[forecast.as_of.month - 1]} {forecast.as_of.year}")
-    return ", ".join(parts)
+def forecaster_line_in(zone: str) -> Callable[[Forecast], str]:
+    """The filter `forecaster_line`: who forecasts and as of when, where the statement does not say so itself."""
+    day = day_in(zone)
+
+    def forecaster_line(forecast: Forecast) -> str:
+        parts = []
+        by = forecast.forecaster
+        if by and not re.search(rf"(?<!\w){re.escape(by)}(?!\w)", forecast.statement, re.IGNORECASE):
+            parts.append(by)
+        if forecast.as_of:
+            parts.append(f"{'as' if parts else 'As'} of {day(forecast.as_of)}")
+        return ", ".join(parts)
+
+    return forecaster_line
 
 
 def stance_mark(narrative: Narrative) -> str:
-    """The side a narrative takes, in a word: "For", "Against", or as the desk calls it; "" where it names none."""
+    """The side a narrative takes, in a word: "For", "Against", or as the desk calls it.
+
+    "" where the desk names none, and where the label says the same word already ("Republican narrative").
+    """
     known = {"pro": "For", "for": "For", "anti": "Against", "against": "Against"}
-    stance = narrative.stance
-    return known.get(stance.casefold(), stance) if stance else ""
+    stance = narrative.stance or ""
+    mark = known.get(stance.casefold(), stance)
+    return "" if mark.casefold() in narrative.label.casefold().split() else mark
 
 
 def rows(views: Sequence[Narrative]) -> list[list[tuple[int, Narrative]]]:
@@ -203,16 +299,36 @@ def split_meaning(brief: Brief, splits: Mapping[str, str]) -> str:
     return own.get(label) or SPLITS.get(label, "This is the line along which the views part.")
 
 
-def tint(colour: str, share: float) -> str:
-    """A colour mixed with white: `share` 0 leaves it, 1 is white. For dark backgrounds."""
-    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(c + (255 - c) * share):02x}" for c in channels)
+def legible(colour: str, ground: str, ratio: float = 4.5) -> str:
+    """A colour to set words in on a ground: itself where the contrast suffices, else darker or lighter until it does.
+
+    Colours are "#rrggbb"; `ratio` is that of WCAG 2.2 (1.4.3 asks for 4.5).
+    """
+    end = 255 if contrast("#ffffff", ground) > contrast("#000000", ground) else 0
+    channels = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+    for step in range(51):
+        mixed = "#" + "".join(f"{round(channel + (end - channel) * step / 50):02x}" for channel in channels)
+        if contrast(mixed, ground) >= ratio:
+            return mixed
+    return mixed
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours, 1 to 21 (WCAG 2.2, "contrast ratio")."""
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    shares = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares)  # noqa: PLR2004 # sRGB
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def minutes(briefs: Sequence[Brief]) -> int:
     """How long the briefs take to read, in whole minutes, at least one."""
     words = sum(
-        len(text.split())
+        _words(text)
         for brief in briefs
         for text in (
             brief.headline,
@@ -224,12 +340,19 @@ def minutes(briefs: Sequence[Brief]) -> int:
     return max(1, _rounded(words / _WORDS_A_MINUTE))
 
 
+def _words(text: str) -> float:
+    """The words of a text; where it parts none, as many as take equally long to read."""
+    ideographs = 0 if text.isascii() else sum(map(_is_ideographic, text))
+    return len(text.split()) + ideographs / _WIDE_A_WORD
+
+
 def preheader(briefs: Sequence[Brief]) -> str:
     """The line that a mailbox shows beside the subject: what else is inside, long enough to fill it."""
-    others = [brief.headline for brief in briefs[1:]]
+    lead = briefs[0].facts[0].text if briefs[0].facts else briefs[0].narratives[0].text
+    others = " · ".join(brief.headline for brief in briefs[1:])
     if not others:
-        return clip(briefs[0].facts[0].text if briefs[0].facts else briefs[0].narratives[0].text, 150)
-    return clip("Also: " + " · ".join(others), 200)
+        return clip(one_line(lead), _PREHEADER.stop)
+    return clip(f"Also: {others}" + (f" · {one_line(lead)}" if len(others) < _PREHEADER.start else ""), _PREHEADER.stop)
 
 
 def filters(zone: str) -> dict[str, Callable[..., Any]]:
@@ -242,6 +365,9 @@ def filters(zone: str) -> dict[str, Callable[..., Any]]:
         "lines": lines,
         "clip": clip,
         "wrap": wrap,
+        "underline": underline,
+        "columns": columns,
+        "direction": direction,
         "count_word": count_word,
         "times": times,
         "date": date,
@@ -249,9 +375,9 @@ def filters(zone: str) -> dict[str, Callable[..., Any]]:
         "percent": percent,
         "width": width,
         "text_bar": text_bar,
-        "forecaster_line": forecaster_line,
+        "forecaster_line": forecaster_line_in(zone),
         "stance_mark": stance_mark,
         "rows": rows,
         "split_meaning": split_meaning,
-        "tint": tint,
+        "legible": legible,
     }
