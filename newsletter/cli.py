@@ -5,6 +5,7 @@ otherwise is one line and exit code 1; a refused brief of `briefs read` is 1, to
 command that needs them.
 """
 
+import io
 import json
 import os
 import sys
@@ -43,18 +44,24 @@ DEFAULT = Path("newsletter.toml")
 
 def main() -> NoReturn:
     """Run the command; never a traceback for a user's mistake."""
-    import click
-
+    _ready_output()
+    # Newer typers carry a click of their own, whose errors are not those of the package click.
+    click = sys.modules[typer.BadParameter.__module__]
     try:
-        sys.exit(app(standalone_mode=False, prog_name="newsletter") or 0)
+        code = app(standalone_mode=False, prog_name="newsletter") or 0
+        sys.stdout.flush()  # here, where a reader that has gone away is no surprise
+        sys.exit(code)
     except click.UsageError as error:
+        if error.ctx is not None and error.message == error.ctx.get_help():  # a command group by itself
+            print(error.message)
+            sys.exit(MISTAKE)
         _complain(error.format_message(), MISTAKE)
     except click.ClickException as error:
         _complain(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         _complain("interrupted; run it again to go on where it stopped", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(FAILED)
     except (ConfigurationError, NewsletterError) as error:
         _complain(str(error), MISTAKE)
@@ -62,7 +69,25 @@ def main() -> NoReturn:
         said = _said_elsewhere(error)
         if said is None:
             raise
+        if isinstance(error, OSError):
+            _drop_output()  # it may be the output's own fault, which would come again at the exit
         _complain(*said)
+
+
+def _ready_output() -> None:
+    """Make the output one that takes every character; give it and the input a stand-in where the caller closed them."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 # open to the end
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 # the same
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _drop_output() -> None:
+    """Send what is still to be written nowhere."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _said_elsewhere(error: Exception) -> tuple[str, int] | None:
@@ -193,10 +218,10 @@ def briefs(
     with _newsroom(config) as newsroom, reading(newsroom.engine) as session:
         rows = store.brief_rows(session, limit)
     if as_json:
-        _print_json([report.record_json(*row) for row in rows])
+        _print_json([report.record_json(row) for row in rows])
         return
     for row in rows:
-        _print_lines(report.record_lines(*row))
+        _print_lines(report.record_lines(row))
     if not rows:
         print("no briefs on record yet; newsletter collect reads the sources")
 
@@ -284,9 +309,13 @@ def send(
     """Send the latest edition that is due: collect, compile, dispatch. Run again, it sends nothing twice."""
     from newsletter import report
 
+    if test is not None and (dry_run or slot is not None or out is not None):
+        raise ConfigurationError("--test sends a proof of the next edition; it goes with no --dry-run, --slot or --out")
+    if dry_run and out is not None:
+        raise ConfigurationError("--dry-run writes nothing; newsletter preview does")
     with _newsroom(config) as newsroom:
         if test is not None:
-            _send_test(newsroom, name, test)
+            _send_test(newsroom, name, test, as_json=as_json)
             return
         if dry_run:
             _dry_run(newsroom, name, slot, as_json=as_json)
@@ -307,7 +336,12 @@ def send(
                     preview=out,
                 )
             )
-    if sent.tally is not None and (sent.tally.waiting or not sent.tally.holds):
+    stopped = report.stopped_line(sent)
+    # A skipped edition is no failure; one whose source could not be read is.
+    unread = [str(one.error) for one in sent.draft.collected if one.error] if sent.draft and not sent.tally else []
+    for line in [*([stopped] if stopped else []), *unread, *report.unfinished_lines(sent)]:
+        print(f"newsletter: {' '.join(line.split())}", file=sys.stderr)  # where cron's mail and logs look
+    if unread or (sent.tally is not None and (sent.tally.waiting or not sent.tally.holds)):
         raise typer.Exit(FAILED)
 
 
@@ -344,7 +378,7 @@ def _progress(*, quiet: bool) -> Iterator[Any]:
         yield report
 
 
-def _send_test(newsroom: "Newsroom", name: str, address: str) -> None:
+def _send_test(newsroom: "Newsroom", name: str, address: str, *, as_json: bool) -> None:
     from newsletter.edition import DeliveryId, Recipient, Result
     from subscribers import parse
 
@@ -352,6 +386,11 @@ def _send_test(newsroom: "Newsroom", name: str, address: str) -> None:
     made, receipt = newsroom.test(name, Recipient(DeliveryId("-"), mailbox.address, mailbox.name, "-"))
     if receipt.result is not Result.ACCEPTED:
         raise EditionError(name, f"the proof was not accepted: {receipt.result} {receipt.reason or ''}")
+    if as_json:
+        _print_json(
+            {"newsletter": name, "slot": str(made.slot), "delivery": receipt.delivery, "result": receipt.result}
+        )
+        return
     print(f"a proof of {made.note} was accepted by {newsroom.provider.name}; its links do nothing")
     if newsroom.provider.name == "outbox":
         print(newsroom.settings.provider.path / "new" / f"{receipt.delivery}.eml")
@@ -478,7 +517,7 @@ def subscribers_add(
         str | None, typer.Option(help="How their consent is known: adds them confirmed. Without it they are pending.")
     ] = None,
     source: Annotated[
-        typer.FileText | None, typer.Option("--from", metavar="FILE", help="One address a line; - for standard input.")
+        Path | None, typer.Option("--from", metavar="FILE", help="One address a line; - for standard input.")
     ] = None,
     config: Config = DEFAULT,
     as_json: AsJson = False,
@@ -486,9 +525,9 @@ def subscribers_add(
     """Add people to a list. Mails nobody: without --evidence it prints the link that confirms."""
     from newsletter.starter import add_people
 
-    wanted = list(mailboxes or ())
+    wanted = [(f"address {number}", text) for number, text in enumerate(mailboxes or (), start=1)]
     if source is not None:
-        wanted += [line.strip() for line in source if line.strip() and not line.lstrip().startswith("#")]
+        wanted += _people_of(source)
     if not wanted:
         raise ConfigurationError("name at least one address, or a file with --from")
     with _newsroom(config) as newsroom:
@@ -498,10 +537,24 @@ def subscribers_add(
     else:
         for line in added.lines():
             print(line)
-    for refused in added.refused:
-        print(f"newsletter: line {refused[0]}: {refused[1]}", file=sys.stderr)
+    for place, reason in added.refused:
+        print(f"newsletter: {place}: {reason}", file=sys.stderr)
     if added.refused:
         raise typer.Exit(MISTAKE)
+
+
+def _people_of(source: Path) -> list[tuple[str, str]]:
+    """The lines of a file of people, each with where it stands; comments and empty ones left out."""
+    name = "standard input" if source == Path("-") else str(source)
+    try:
+        text = (sys.stdin.buffer.read() if source == Path("-") else source.read_bytes()).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError("expected UTF-8 text", file=name, line=line) from None
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read: {error.strerror}", file=name) from None
+    lines = [(f"{name}:{number}", line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    return [(place, line) for place, line in lines if line and not line.startswith("#")]
 
 
 def _list(newsroom: "Newsroom", slug: str | None) -> str:
@@ -536,9 +589,11 @@ def subscribers_leave(
     config: Config = DEFAULT,
 ) -> None:
     """Take a person off a list, or off all, at their wish."""
-    from subscribers import find, leave, parse, transaction
+    from subscribers import find, leave, list_by_slug, parse, transaction
 
     with _newsroom(config) as newsroom, transaction(newsroom.engine) as session:
+        if to:
+            list_by_slug(session, to)
         subscriber = find(session, parse(address))
         ended = (
             leave(session, subscriber, {to} if to else None, now=newsroom.clock(), actor=_actor()) if subscriber else 0

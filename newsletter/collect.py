@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from newsletter import formats, store
 from newsletter.brief import Brief
 from newsletter.errors import BriefError, CollectError
-from newsletter.models import Verdict
+from newsletter.models import Sighting, Verdict
 from newsletter.settings import Folder, Newsletter
 from newsletter.store import Candidate, Ruling
 from subscribers import reading, transaction
@@ -85,36 +85,48 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _record(engine: Engine, source: str, found: Sequence[tuple[str, Brief]], now: datetime) -> tuple[int, int]:
-    """Write what is new; give how many briefs are new and how many revised. Opens no write lock where nothing is."""
+    """Write what is new; give how many briefs are new and how many revised. Opens no write lock where nothing is.
+
+    A name that the folder no longer gives is withdrawn, so that deleting a file, or marking it as a draft, before the
+    edition starts is enough to hold a brief back; when the file comes back, so does the brief.
+    """
     with reading(engine) as session:
-        same = {guid for guid, brief in found if _is_same(store.brief_by_guid(session, source, guid), brief)}
-    if len(same) == len(found):
+        before = store.sightings(session, source)
+
+    def gave(guid: str) -> str | None:
+        """The hash of what stood there under that name until now."""
+        return before[guid].content_hash if guid in before and before[guid].gone_at is None else None
+
+    changed = [(guid, brief) for guid, brief in found if gave(guid) != brief.content_hash]
+    given = {guid for guid, _ in found}
+    gone = [guid for guid, sighting in before.items() if sighting.gone_at is None and guid not in given]
+    if not changed and not gone:
         return 0, 0
     new = revised = 0
     with transaction(engine) as session:
-        for guid, brief in found:
+        for guid, brief in changed:
             known = store.brief_by_guid(session, source, guid)
             if known and not same_story(known.brief, brief):
-                # The file's name, or the feed's guid, now stands for another story: the old one keeps its record.
-                store.rename_brief(session, known.record, f"{guid}~{known.record.id}")
-                known = None
+                known = None  # the file's name, or the feed's guid, now stands for another story
             if known is None:
                 known = store.brief_by_url(session, brief.url) if brief.url else None
                 known = known or store.brief_by_content(session, source, brief.content_hash)
-                if known and known.record.source == source:
-                    store.rename_brief(session, known.record, guid)
             if known is None:
-                store.add_brief(session, source, guid, brief, now)
+                record = store.add_brief(session, brief, now)
                 new += 1
-            elif not _is_same(known, brief):
-                store.add_revision(session, known.record, brief, now)
-                revised += 1
+            else:
+                record = known.record
+                if brief.content_hash not in {record.content_hash, _hash_of(before.get(guid))}:
+                    store.add_revision(session, record, brief, now)
+                    revised += 1
+            store.see(session, source, guid, record, brief.content_hash)
             session.flush()
+        store.withdraw(session, source, gone, now)
     return new, revised
 
 
-def _is_same(known: store.Known | None, brief: Brief) -> bool:
-    return known is not None and known.record.content_hash == brief.content_hash
+def _hash_of(sighting: Sighting | None) -> str | None:
+    return sighting.content_hash if sighting else None
 
 
 def same_story(before: Brief, after: Brief) -> bool:

@@ -14,9 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError
+from jinja2 import (
+    Environment,
+    FileSystemLoader,
+    StrictUndefined,
+    TemplateError,
+    TemplateNotFound,
+    TemplateRuntimeError,
+    TemplateSyntaxError,
+)
 from jinja2.ext import Extension
 from markupsafe import Markup
 from mjml import mjml2html
@@ -140,17 +148,33 @@ def _picture_fault(image: Image) -> str | None:
 # ------------------------------------------------------------------------------------------ rendering
 
 
+class _Field:
+    """A field in a template. It stands by itself: a filter would work on its spelling, not on its value."""
+
+    def __init__(self, name: str, said: str) -> None:
+        self.name, self.said = name, said
+
+    def _refuse(self) -> NoReturn:
+        raise TemplateRuntimeError(f"fields.{self.name} is filled later, for each reader: it takes no filter and no ~")
+
+    __str__ = __html__ = __len__ = __iter__ = _refuse
+
+
 class _Fields:
     """`fields` in a template: each name gives its spelling; a wrong one is a fault that names the right ones."""
 
     def __init__(self, nonce: str, *, html: bool) -> None:
         self._nonce, self._html = nonce, html
 
-    def __getattr__(self, name: str) -> str:
+    def __getattr__(self, name: str) -> _Field:
         if name.startswith("_") or name not in FIELDS:
             raise _UnknownField(name)
-        said = spelling(self._nonce, name, html=self._html)
-        return Markup(said) if self._html else said  # noqa: S704 # our own spelling, of a nonce and a known name
+        return _Field(name, spelling(self._nonce, name, html=self._html))
+
+
+def _finalize(value: object) -> object:
+    """What an expression leaves on the page: a field that nothing has touched becomes its spelling."""
+    return Markup(value.said) if isinstance(value, _Field) else value  # noqa: S704 # our own spelling of a known name
 
 
 class _UnknownField(TemplateError):
@@ -180,6 +204,7 @@ def _environments_of(folders: tuple[Path, ...], zone: str) -> _Environments:
             loader=FileSystemLoader(folders),
             autoescape=html,  # noqa: S701 # off for the text part and the subject alone, which are no markup
             undefined=StrictUndefined,
+            finalize=_finalize,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
@@ -356,9 +381,9 @@ def _check(message: Message, contents: Contents, body: str, text_name: str, subj
     elements, shown = markup.read_html(message.html)
     for name, part, html in ((body, message.html, True), (text_name, message.text, False)):
         filled = message.fill(part, dict.fromkeys(FIELDS, ""))
-        if opening in filled:
-            at = filled.index(opening)
-            raise CompileError(name, None, f"leaves a field unfilled: {filled[at : at + 40]!r}")
+        if contents.nonce in filled.casefold():
+            at = filled.casefold().index(contents.nonce)
+            raise CompileError(name, None, f"leaves a field unfilled: {filled[max(0, at - 2) : at + 38]!r}")
         needed = spelling(contents.nonce, "leave_url", html=html)
         given = [element.attributes.get("href") for element in elements if element.name == "a"] if html else [part]
         if not any(needed in (place or "") for place in given):

@@ -11,7 +11,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from subscribers import SUPPRESSED, reading, transaction
 FIRST_BACK_OFF = timedelta(seconds=2)
 LONGEST_BACK_OFF = timedelta(minutes=15)
 DEFERRED_WAIT = timedelta(minutes=15)  # greylisting opens after 5 to 15 minutes as a rule (RFC 6647 section 2.2)
+_PATIENCE = 5  # calls in a row without an answer, from an idempotent provider, before a person is asked
 _LOOK_AGAIN = timedelta(seconds=1)  # how often a waiting process looks whether another's batch came free
 
 
@@ -44,6 +45,23 @@ class Settlement:
     later_after: timedelta | None = None  # when `later`, or the whole batch, is due again; None: after a back-off
     note: str | None = None
     pause: str | None = None  # why the edition waits for an operator
+
+    def again(self, claimed: ledger.Claimed) -> "Settlement":
+        """The same for a provider that can be called again without harm: what is unknown is tried again, later.
+
+        After several calls without an answer the edition waits for an operator.
+        """
+        unknown = [row for row, (outcome, _) in self.outcomes.items() if outcome is Outcome.UNKNOWN]
+        if self.state is not BatchState.UNKNOWN and not unknown:
+            return self
+        pause = None
+        if claimed.tries >= _PATIENCE:
+            pause = f"{claimed.tries + 1} calls in a row gave no answer: {self.note}"
+        if self.state is BatchState.UNKNOWN:
+            return replace(self, state=BatchState.PENDING, later_after=None, pause=self.pause or pause)
+        known = {row: word for row, word in self.outcomes.items() if row not in unknown}
+        note = self.note or "no answer"
+        return replace(self, outcomes=known, later=[*self.later, *unknown], note=note, pause=self.pause or pause)
 
 
 def settle(rows: Mapping[DeliveryId, int], receipts: Iterable[Receipt], error: Exception | None) -> Settlement:
@@ -238,7 +256,7 @@ class Dispatcher:
         due = ledger.next_due(session, record.id)
         if due is None or self.clock() <= due + timedelta(seconds=record.stale_after_s):
             return False
-        reason = f"overdue by {hours(self.clock() - due)}, more than stale_after"
+        reason = f"overdue by {hours(self.clock() - due)}, more than stale_after; only --yes sends it now"
         store.set_edition(session, record.id, EditionState.PAUSED, reason=reason, only_from=[EditionState.DISPATCHING])
         session.refresh(record)
         return True
@@ -256,8 +274,8 @@ class Dispatcher:
         against: dict[int, tuple[Outcome, str | None]] = {}
         recipients: list[Recipient] = []
         names: dict[DeliveryId, int] = {}
-        for row, address, name, link, exclusion, still in rows:
-            if still is None:
+        for row, address, name, link, exclusion, subscriber_id in rows:
+            if subscriber_id is None:
                 against[row] = (Outcome.SKIPPED, "left")
             elif exclusion == SUPPRESSED:
                 against[row] = (Outcome.SUPPRESSED, exclusion)
@@ -266,7 +284,7 @@ class Dispatcher:
             elif not allowed(address, self.only_to):
                 against[row] = (Outcome.SKIPPED, "only_to")
             else:
-                delivery = ledger.delivery_id(instance_id, row)
+                delivery = ledger.delivery_id(instance_id, record, subscriber_id)
                 names[delivery] = row
                 recipients.append(Recipient(delivery, address, name, link))
         ledger.write_outcomes(session, against)
@@ -307,6 +325,8 @@ class Dispatcher:
         except Exception as caught:  # noqa: BLE001 # whatever it is, what it means for the batch is written down first
             error = caught
         settlement = settle(claimed.rows, receipts, error)
+        if self.provider.idempotent:
+            settlement = settlement.again(claimed)
         if error is not None and not isinstance(error, DispatchError) and not started:
             settlement = Settlement(BatchState.PENDING, note=repr(error), pause=f"a fault in {self.provider.name}")
         self._record(edition_id, claimed, settlement)

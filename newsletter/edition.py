@@ -40,7 +40,7 @@ LONGEST_VALUE = {"name": 80, "address": 120, "leave_url": 120, "preferences_url"
 class Contents:
     """What a template is given: the newsletter, its slot, and the briefs that this edition takes, in order.
 
-    `proof` marks previews and tests, whose links do nothing. `cut` holds the places (from 0) of briefs shortened to "read on".
+    `proof` marks tests, whose links do nothing. `cut` holds the places (from 0) of briefs shortened to "read on".
     """
 
     newsletter_id: str

@@ -152,9 +152,13 @@ class Claimed:
     rows: Mapping[DeliveryId, int] = field(repr=False)
 
 
-def delivery_id(instance_id: str, row: int) -> DeliveryId:
-    """A delivery's name to the world: the same for ever, told apart between databases, and not to be counted."""
-    return DeliveryId(hashlib.sha256(f"{instance_id}:{row}".encode()).hexdigest()[:24])
+def delivery_id(instance_id: str, record: EditionRecord, subscriber_id: int) -> DeliveryId:
+    """A delivery's name to the world: made of what it *is*, so that a restored backup names the same copy the same.
+
+    It tells databases apart, and nothing can be counted by it.
+    """
+    told = f"{instance_id}:{record.newsletter}:{record.slot}:{subscriber_id}"
+    return DeliveryId(hashlib.sha256(told.encode()).hexdigest()[:24])
 
 
 def next_due(session: Session, edition_id: int) -> datetime | None:
@@ -191,7 +195,8 @@ def claim(
 ) -> tuple[Batch, list[Any]] | None:
     """Take the next batch that is due, and read who stands in it with their standing at this instant.
 
-    Rows: delivery id, subscriber's address, name, link, exclusion, and whether they are still in the audience at all.
+    Rows: delivery id, subscriber's address, name, link, exclusion, and id (NULL where they are no longer in the
+    audience at all).
     """
     found = session.execute(
         select(col(Batch.id))
@@ -389,7 +394,8 @@ def tally(session: Session, record: EditionRecord) -> Tally:
     for name, reason, count in rows:
         counts[str(name)] = counts.get(str(name), 0) + count
         if reason:
-            reasons[f"{name}: {reason}"] = reasons.get(f"{name}: {reason}", 0) + count
+            said = str(name) if reason == name else f"{name}: {reason}"
+            reasons[said] = reasons.get(said, 0) + count
     return Tally(candidates=record.candidates or 0, reasons=reasons, **counts)
 
 

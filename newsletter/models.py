@@ -101,19 +101,30 @@ class OperatorAct(Table, table=True):
 
 
 class BriefRecord(Table, table=True):
-    """One story of one source. Its content is in its revisions."""
+    """One story. Its content is in its revisions, where it was found in its sightings."""
 
     __tablename__ = "brief"
-    __table_args__ = (UniqueConstraint("source", "guid"),)
 
     id: int | None = Field(default=None, primary_key=True)
-    source: str = Field(max_length=64)
-    guid: str = Field(max_length=500)  # the source's own name for it; a file's path in a folder
     url: str | None = Field(default=None, max_length=2048, index=True)  # NULL: the brief has none
     headline: str = Field(max_length=300)
     revision: int = 1  # the newest
     content_hash: str = Field(max_length=64, index=True)  # of the newest revision
     first_seen_at: datetime = Field(sa_type=Instant)
+
+
+class Sighting(Table, table=True):
+    """A source's own name for a brief. One brief may stand in several sources, and under several names."""
+
+    __tablename__ = "sighting"
+
+    source: str = Field(max_length=64, primary_key=True)
+    guid: str = Field(max_length=500, primary_key=True)  # a file's path in a folder
+    brief_id: int = Field(foreign_key="brief.id", index=True)
+    content_hash: str = Field(
+        max_length=64
+    )  # of what this source gave last: two sources may tell one story differently
+    gone_at: datetime | None = Field(default=None, sa_type=Instant)  # withdrawn from the source; NULL: it stands there
 
 
 class RevisionRecord(Table, table=True):

@@ -69,6 +69,8 @@ class Sent:
     draft: Draft | None
     html_bytes: int | None
     briefs: int | None
+    halted: bool = False  # somebody halted all dispatch meanwhile
+    unfinished: tuple[tuple[EditionRecord, int], ...] = ()  # other editions in which deliveries wait, and how many
 
 
 @dataclass(frozen=True)
@@ -315,6 +317,7 @@ class Newsroom:
         with reading(self.engine) as session:
             tally = ledger.tally(session, record) if record.frozen_at else None
             stored = store.message_record(session, record.id or 0)
+            halted = store.instance(session).halted_at is not None
         return Sent(
             record,
             slot,
@@ -323,7 +326,14 @@ class Newsroom:
             draft,
             stored.html_bytes if stored else None,
             stored.briefs if stored else None,
+            halted,
+            tuple((other, waiting) for other, waiting in self.unfinished() if other.id != record.id),
         )
+
+    def unfinished(self) -> list[tuple[EditionRecord, int]]:
+        """The editions, of any newsletter, in which deliveries wait, and how many."""
+        with reading(self.engine) as session:
+            return [(record, ledger.tally(session, record).waiting) for record in store.open_editions(session)]
 
     def _refuse_if_unsafe(self, name: str) -> None:
         with reading(self.engine) as session:
@@ -533,6 +543,9 @@ class Newsroom:
             if self.engine.dialect.name == "sqlite":
                 said = session.execute(text("PRAGMA quick_check(1)")).scalar_one()
                 findings.append(Finding(ok=said == "ok", what=f"database check-up: {said}"))
+        for record, waiting in self.unfinished():
+            said = f"{record.newsletter}, slot {record.slot}: {waiting:,} wait ({record.reason or record.state})"
+            findings.append(Finding(ok=False, what=f"unfinished edition: {said}"))
         if row.halted_at is not None:
             findings.append(Finding(ok=False, what=f"dispatch is halted since {row.halted_at:%Y-%m-%d %H:%M} UTC"))
         return findings

@@ -13,8 +13,9 @@ from newsletter.brief import Brief
 from newsletter.collect import Collected
 from newsletter.compile import CLIP_BYTES
 from newsletter.ledger import Tally
-from newsletter.models import BriefRecord, Decision, EditionRecord, EditionState
+from newsletter.models import EditionRecord, EditionState
 from newsletter.newsroom import Draft, Sent
+from newsletter.store import OnRecord
 
 # ------------------------------------------------------------------------------------------ briefs
 
@@ -67,8 +68,9 @@ def brief_lines(brief: Brief) -> Iterator[str]:
         yield typesetting.wrap(forecast.statement, "    ", "    ")
 
 
-def record_lines(record: BriefRecord, decisions: Sequence[Decision]) -> Iterator[str]:
-    """A brief on record, and what newsletters decided about it."""
+def record_lines(row: OnRecord) -> Iterator[str]:
+    """A brief on record, where it was found, and what newsletters decided about it."""
+    record, decisions = row.record, row.decisions
     yield f"{record.id:>5}  {record.headline}"
     said = "; ".join(
         f"{decision.newsletter}: {decision.verdict}"
@@ -76,16 +78,19 @@ def record_lines(record: BriefRecord, decisions: Sequence[Decision]) -> Iterator
         + ("" if decision.final else ", not final")
         for decision in decisions
     )
-    yield f"       {record.source}/{record.guid}, revision {record.revision}. {said or 'undecided'}"
+    places = [f"{one.source}/{one.guid}{' (withdrawn)' if one.gone_at else ''}" for one in row.sightings]
+    yield f"       {', '.join(places) or 'no longer in any source'}, revision {record.revision}. {said or 'undecided'}"
 
 
-def record_json(record: BriefRecord, decisions: Sequence[Decision]) -> dict[str, Any]:
+def record_json(row: OnRecord) -> dict[str, Any]:
     """The same for a script."""
+    record, decisions = row.record, row.decisions
     return {
         "id": record.id,
         "headline": record.headline,
-        "source": record.source,
-        "guid": record.guid,
+        "sightings": [
+            {"source": one.source, "guid": one.guid, "withdrawn": one.gone_at is not None} for one in row.sightings
+        ],
         "url": record.url,
         "revision": record.revision,
         "first_seen_at": record.first_seen_at.isoformat(),
@@ -210,6 +215,7 @@ def sent_lines(sent: Sent, *, title: str, provider: str, mails: Path | None, pre
     yield f"Recipients {tally_line(tally)}"
     yield from (f"           {count:,} {reason}" for reason, count in sorted(tally.reasons.items()))
     yield _accepted_line(sent, tally, provider)
+    yield from unfinished_lines(sent)
     if tally.unknown:
         yield f"UNKNOWN    {tally.unknown:,}: newsletter editions show {record.newsletter} {record.slot} names them"
     if preview is not None:
@@ -221,16 +227,34 @@ def sent_lines(sent: Sent, *, title: str, provider: str, mails: Path | None, pre
 def _accepted_line(sent: Sent, tally: Tally, provider: str) -> str:
     record, before = sent.record, sent.before
     new = tally.accepted - (before.accepted if before else 0)
-    if record.state is EditionState.PAUSED:
-        return f"PAUSED     {record.reason}. Mend it, then run this again"
-    if tally.waiting:
-        return f"STOPPED    {tally.waiting:,} still wait; run this again to go on"
-    if before is None:
+    if stopped := stopped_line(sent):
+        return stopped
+    if before is None or (before.waiting and not before.accepted):
         return f"Accepted   {new:,} by {provider}"
     if before.waiting:
         return f"Accepted   {new:,} now, {before.accepted:,} by the run before; nobody got it twice"
     at = record.closed_at or record.frozen_at
     return f"Accepted   nothing sent now: this edition went out at {at:%Y-%m-%d %H:%M} UTC, and nobody gets it twice"
+
+
+def stopped_line(sent: Sent) -> str | None:
+    """Why an edition is not finished, and what to do; None where it is."""
+    record, tally = sent.record, sent.tally
+    if tally is None or not tally.waiting:
+        return None
+    if sent.halted:
+        return f"HALTED     {tally.waiting:,} still wait; newsletter unhalt, then run this again"
+    if record.state is EditionState.PAUSED:
+        mend = "" if "--yes" in (record.reason or "") else "; mend it, then run this again"
+        return f"PAUSED     {tally.waiting:,} wait. {record.reason}{mend}"
+    return f"STOPPED    {tally.waiting:,} still wait; run this again to go on"
+
+
+def unfinished_lines(sent: Sent) -> Iterator[str]:
+    """Other editions in which somebody waits: yesterday's, cut off and forgotten."""
+    for record, waiting in sent.unfinished:
+        again = f"newsletter send {record.newsletter} --slot {record.slot}"
+        yield f"UNFINISHED {record.newsletter} {record.slot}: {waiting:,} still wait ({record.state}); {again} goes on"
 
 
 def sent_json(sent: Sent) -> dict[str, Any]:
@@ -240,6 +264,7 @@ def sent_json(sent: Sent) -> dict[str, Any]:
         "briefs": sent.briefs,
         "html_bytes": sent.html_bytes,
         "accepted_before": sent.before.accepted if sent.before else 0,
+        "unfinished": [{"newsletter": r.newsletter, "slot": r.slot, "waiting": n} for r, n in sent.unfinished],
     }
     if sent.draft is not None:
         made["faults"] = [str(fault) for one in sent.draft.collected for fault in one.faults]

@@ -8,10 +8,9 @@ itself. Whatever is wrong is a ConfigurationError that names file and line; an u
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from email.headerregistry import Address
-from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -21,42 +20,97 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from newsletter.errors import ConfigurationError
+from subscribers import AddressError, parse
 
 DEFAULT_FILE = Path("newsletter.toml")
 SECRET_VARIABLE = "NEWSLETTER_SECRET"  # noqa: S105 # a variable's name
 _SECRET_CHARACTERS = 32  # 32 characters of base64 are 192 bits; NIST SP 800-107r1 asks 112 of an HMAC key
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LONGEST = timedelta(days=36_500)  # a century: for ever, and still a date when it is added to today
+_SPAN = "a time such as “90m”, “12h” or “7d”"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def _duration(value: Any) -> Any:
-    if not isinstance(value, str):
+    if isinstance(value, timedelta):
         return value
-    if not (match := re.fullmatch(r"(\d{1,6})\s*([smhdw])", value.strip())):
-        raise ValueError(f"expected a time such as “90m”, “12h” or “7d”, found “{value}”")
+    match = re.fullmatch(r"([0-9]{1,10})\s*([smhdw])", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"expected {_SPAN}, found “{value}”")
+    if int(match[1]) * timedelta(**{_UNITS[match[2]]: 1}).total_seconds() > _LONGEST.total_seconds():
+        raise ValueError(f"expected {_SPAN}, at most a hundred years, found “{value}”")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def _mailbox(value: str) -> str:
-    name, address = parseaddr(value)
-    atoms = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-    if not re.fullmatch(rf"{atoms}(?:\.{atoms})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+", address) or _CONTROL.search(value):
+    try:
+        mailbox = None if _CONTROL.search(value) else parse(value)
+    except AddressError:
+        mailbox = None
+    if mailbox is None or not mailbox.address.isascii():  # everybody's copy would need SMTPUTF8 (RFC 6531)
         raise ValueError(f"expected “Name <address@domain>”, found “{value}”")
-    del name
-    return value
+    local, _, domain = mailbox.address.rpartition("@")
+    return str(Address(mailbox.name or "", local, domain))  # quoted where the name needs it
 
 
 def _web(value: str) -> str:
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    # Mail headers are ASCII (RFC 8058), so a name such as bücher.example is written as xn--bcher-kva.example.
     if parts.scheme not in {"http", "https"} or not parts.hostname or not re.fullmatch(r"[!-;=?-~]+", value):
-        raise ValueError(f"expected an address that begins with https://, found “{value}”")
+        raise ValueError(f"expected a web address in ASCII that begins with https://, found “{value}”")
     return value.rstrip("/")
 
 
-def _line(value: str) -> str:
-    if _CONTROL.search(value):
-        raise ValueError("expected one line without control characters")
+def _base(value: str) -> str:
+    if re.search(r"[?#@]", value):
+        raise ValueError(f"expected a web address that paths can be put after, without ?, # and @, found “{value}”")
     return value
+
+
+def _database(value: str) -> str:
+    # Not quoted back: such an address may hold a password.
+    if not re.fullmatch(r"sqlite:///[^?]*[^?/]", value) or value.endswith(":memory:"):
+        raise ValueError("expected “sqlite:///” and a file, such as “sqlite:///newsletter.db”")
+    return f"sqlite:///{_path(value.removeprefix('sqlite:///'))}"
+
+
+def _path(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError(f"expected a path, found “{value}”")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f"expected a path, found “{value}”, and nobody of that name has a home folder") from None
+
+
+def _cron(value: str) -> str:
+    """Only the shape is judged here, so that the message can name a line; `newsletter.schedule` judges the fields."""
+    if len(value.split()) != 5:  # noqa: PLR2004 # as the message says
+        raise ValueError(
+            f"expected five cron fields (minute hour day month weekday), such as “0 7 * * 1-5”, found “{value}”"
+        )
+    return value
+
+
+def _line(value: str) -> str:
+    if not value or _CONTROL.search(value):
+        raise ValueError(f"expected a text on one line, without controls, found “{value}”")
+    return value
+
+
+def _like(pattern: str, what: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"expected {what}, found “{value}”")
+        return value
+
+    return check
 
 
 def _zone(value: str) -> str:
@@ -77,25 +131,37 @@ def _tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+_NAME = "a name of a-z, 0-9 and hyphens, at most 30 characters"
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
 Web = Annotated[str, AfterValidator(_web)]
-Line = Annotated[str, AfterValidator(_line)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Colour = Annotated[str, AfterValidator(_colour)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
-Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=30)]
+Where = Annotated[Path, BeforeValidator(_path)]
+Line = Annotated[str, AfterValidator(_line)]
+Cron = Annotated[str, AfterValidator(_cron)]
+Id = Annotated[str, AfterValidator(_like(r"(?=.{1,30}$)[a-z0-9]+(-[a-z0-9]+)*", _NAME))]
+Slug = Annotated[str, AfterValidator(_like(r"[A-Za-z0-9._-]{1,64}", "a list's name of A-Z, a-z, 0-9, “.”, “_”, “-”"))]
+ListId = Annotated[
+    str, AfterValidator(_like(r"(?=.{1,255}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+", "a name such as “daily.example.org”"))
+]
+Language = Annotated[
+    str, AfterValidator(_like(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", "a language such as “en” or “pt-BR”"))
+]
+Words = Annotated[tuple[Line, ...], BeforeValidator(_tuple)]
+Slugs = Annotated[tuple[Slug, ...], BeforeValidator(_tuple)]
+Crons = Annotated[tuple[Cron, ...], BeforeValidator(_tuple)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, str_strip_whitespace=True)
 
 
 class Site(_Table):
     """[site]: the publisher, and where its pages are."""
 
-    name: Line = Field(min_length=1)
-    url: Web
+    name: Line
+    url: Annotated[Web, AfterValidator(_base)]
     postal_address: str = Field(min_length=1)
     privacy_url: Web | None = None
     sign_up_url: Web | None = None
@@ -104,7 +170,7 @@ class Site(_Table):
 class Database(_Table):
     """[database]: where everything is kept."""
 
-    url: str = "sqlite:///newsletter.db"
+    url: Annotated[str, AfterValidator(_database)] = "sqlite:///newsletter.db"
     instance: str | None = None
 
 
@@ -112,7 +178,7 @@ class Outbox(_Table):
     """[provider] kind = "outbox": a folder, one .eml a recipient."""
 
     kind: Literal["outbox"] = "outbox"
-    path: Path = Path("outbox")
+    path: Where = Path("outbox")
     batch_size: int = Field(default=500, ge=1, le=10_000)
 
 
@@ -120,13 +186,13 @@ class Folder(_Table):
     """[sources.NAME] kind = "folder": brief files in a folder."""
 
     kind: Literal["folder"] = "folder"
-    path: Path
+    path: Where
 
 
 class Templates(_Table):
     """[templates]: a folder whose files take the place of the built-in ones of the same name."""
 
-    path: Path | None = None
+    path: Where | None = None
 
 
 class DispatchLimits(_Table):
@@ -134,22 +200,22 @@ class DispatchLimits(_Table):
 
     only_to: Words = ()
     audience_jump: float = Field(default=2.0, gt=1)
-    lease: Duration = timedelta(minutes=5)
+    lease: Duration = Field(default=timedelta(minutes=5), ge=timedelta(seconds=1))
 
 
 class Newsletter(_Table):
     """[newsletters.ID]: one recurring publication. The ID is for good: editions are counted under it."""
 
-    title: Line = Field(min_length=1, max_length=100)
+    title: Line = Field(max_length=100)
     tagline: Line | None = None
     sender: Mailbox = Field(alias="from")
     reply_to: Mailbox | None = None
-    list_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+$", max_length=255)] | None = None
+    list_id: ListId | None = None
     postal_address: str | None = None
-    schedule: Words = ("0 7 * * *",)
+    schedule: Crons = Field(default=("0 7 * * *",), min_length=1)
     zone: Zone = "UTC"
-    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en"
-    lists: Words = Field(min_length=1)
+    language: Language = "en"
+    lists: Slugs = Field(min_length=1)
     sources: Words = ()
     topics: Words = ()
     order: Literal["newest", "oldest", "topics"] = "newest"
@@ -166,8 +232,9 @@ class Newsletter(_Table):
     @property
     def mailbox(self) -> Address:
         """The From of its mails."""
-        name, address = parseaddr(self.sender)
-        return Address(display_name=name, addr_spec=address)
+        mailbox = parse(self.sender)
+        local, _, domain = mailbox.address.rpartition("@")
+        return Address(mailbox.name or "", local, domain)
 
 
 class Settings(_Table):
@@ -195,7 +262,7 @@ class Settings(_Table):
             raise ConfigurationError(f"not TOML: {what}", file=file, line=int(line[1]) if line else None) from None
         _refuse_unknown(cls, raw, (), file, text)
         folder = file.absolute().parent
-        secret = environ.get(SECRET_VARIABLE) or dotenv_values(folder / ".env", interpolate=False).get(SECRET_VARIABLE)
+        secret = (environ.get(SECRET_VARIABLE) or _dotenv(folder / ".env") or "").strip()
         if secret and len(secret) < _SECRET_CHARACTERS:
             raise ConfigurationError(f"{SECRET_VARIABLE}: expected at least {_SECRET_CHARACTERS} characters")
         try:
@@ -241,14 +308,21 @@ class Settings(_Table):
                         file=self.file,
                         line=_line_of(text, ("newsletters", name, "sources")),
                     )
+            if newsletter.min_briefs > newsletter.max_briefs:
+                raise ConfigurationError(
+                    f"newsletters.{name}.min_briefs: expected at most max_briefs = {newsletter.max_briefs}, "
+                    f"found {newsletter.min_briefs}",
+                    file=self.file,
+                    line=_line_of(text, ("newsletters", name, "min_briefs")),
+                )
 
     def _with_absolute_paths(self, folder: Path) -> Self:
         def absolute(path: Path) -> Path:
-            return folder / path.expanduser()
+            return folder / path
 
-        url = self.database.url
-        if url.startswith("sqlite:///") and not url.startswith(("sqlite:////", "sqlite:///:memory:")):
-            url = f"sqlite:///{absolute(Path(url.removeprefix('sqlite:///')))}"
+        url = f"sqlite:///{absolute(Path(self.database.url.removeprefix('sqlite:///')))}"
+        if "?" in url:
+            raise ConfigurationError("database.url: a database's path cannot hold “?”", file=self.file)
         templates = self.templates.path
         return self.model_copy(
             update={
@@ -268,6 +342,17 @@ def _text_of(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigurationError(f"there is no {file}; newsletter init makes one, --config names another") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError("expected UTF-8 text", file=file, line=line) from None
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read: {error.strerror}", file=file) from None
+
+
+def _dotenv(file: Path) -> str | None:
+    """The secret of a `.env`, None where there is no such file or none in it."""
+    try:
+        return dotenv_values(file, interpolate=False).get(SECRET_VARIABLE)
     except UnicodeDecodeError:
         raise ConfigurationError("expected UTF-8 text", file=file) from None
     except OSError as error:
@@ -303,34 +388,55 @@ def _refuse_unknown(model: type[BaseModel], raw: Any, path: tuple[str, ...], fil
                 _refuse_unknown(inner, table, (*here, name), file, text)
 
 
+_EXPECTED = {
+    "bool_type": "expected true or false",
+    "dict_type": "expected a table",
+    "float_type": "expected a number",
+    "int_from_float": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_type": "expected a whole number",
+    "model_type": "expected a table",
+    "string_too_short": "expected a text, found none",
+    "string_type": "expected a text in quotes",
+    "too_short": "expected at least one",
+    "tuple_type": "expected a list, such as [“one”, “two”]",
+}
+"""What pydantic's kinds of error mean to somebody who writes TOML; its own words say the rest."""
+
+
 def _as_configuration_error(error: ValidationError, file: Path, text: str) -> ConfigurationError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = tuple(str(part) for part in first["loc"] if part != "[key]")
-    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return ConfigurationError(f"{'.'.join(path)} is missing", file=file, line=_line_of(text, path[:-1]))
-    if first["loc"][-1:] == ("[key]",):
-        message = "expected a name of a-z, 0-9 and hyphens, at most 30 characters"
+    message = _EXPECTED.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "expected").replace("String should", "expected a text that should")
     while path and path[-1].isdigit():
         path = path[:-1]
-    return ConfigurationError(
-        f"{'.'.join(path)}: {message[0].lower()}{message[1:]}", file=file, line=_line_of(text, path)
-    )
+    said = f"{'.'.join(path)}: {message[0].lower()}{message[1:]}"
+    return ConfigurationError(" ".join(_CONTROL.sub(" ", said).split()), file=file, line=_line_of(text, path))
 
 
 def _line_of(text: str, path: tuple[str, ...]) -> int | None:
     """The line of a key or a table in the file, as far as a look at its lines can tell."""
+    if not path:
+        return None
     table: tuple[str, ...] = ()
     best: int | None = None
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
-            table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
-            if table == path:
+        if header := re.match(r"\s*\[\[?\s*([^\[\]]+?)\s*\]", line):
+            table = _parts(header[1])
+            if table[: len(path)] == path:
                 return number
-        elif key := re.match(r"\s*([\w.\"'-]+)\s*=", line):
-            here = (*table, *(part.strip("\"'") for part in key[1].split(".")))
-            if here == path:
+        elif key := re.match(r"\s*((?:[\w.-]|\"[^\"]*\"|'[^']*')+)\s*=", line):
+            here = (*table, *_parts(key[1]))
+            if here[: len(path)] == path:
                 return number
             if here == path[: len(here)]:
                 best = number
     return best
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    """The parts of a dotted key of TOML, quoted or bare."""
+    return tuple(part.strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^\s.\"']+", dotted))

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -79,27 +80,41 @@ def start(directory: Path, *, actor: str) -> Iterator[str]:
         raise ConfigurationError(f"there is a {file} already; init changes nothing")
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "briefs").mkdir(exist_ok=True)
-    file.write_text(_TOML, encoding="utf-8")
-    yield f"{file}: the configuration, commented"
-    env = directory / ".env"
-    if not env.exists():
-        with open(os.open(env, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:  # noqa: PTH123 # the mode
-            opened.write(
-                f"# Secrets. Keep this file out of version control.\n{SECRET_VARIABLE}={secrets.token_urlsafe(32)}\n"
-            )
-        yield f"{env}: a fresh secret, readable by you only"
     samples = _sample_briefs()
     for name, content in samples:
-        if not (directory / "briefs" / name).exists():
-            (directory / "briefs" / name).write_bytes(content)
+        _write_new(directory / "briefs" / name, content)
+    env = directory / ".env"
+    secret = f"# Secrets. Keep this file out of version control.\n{SECRET_VARIABLE}={secrets.token_urlsafe(32)}\n"
+    fresh = _write_new(env, secret.encode(), mode=0o600)
+    _write_new(file, _TOML.encode())  # last, so that what failed before it can simply be run again
+    yield f"{file}: the configuration, commented"
+    if fresh:
+        yield f"{env}: a fresh secret, readable by you only"
     yield f"{directory / 'briefs'}: {len(samples)} sample briefs"
     with Newsroom.open(Settings.load(file, {})) as newsroom:
-        add_people(newsroom, [SAMPLE_READER], "daily", evidence="sample subscriber of newsletter init", actor=actor)
+        add_people(
+            newsroom, [("sample", SAMPLE_READER)], "daily", evidence="sample subscriber of newsletter init", actor=actor
+        )
     yield f"{directory / 'newsletter.db'}: the database, with one sample subscriber on the list “daily”"
-    there = "" if directory == Path() else f"cd {directory} && "
+    there = "" if directory == Path() else f"cd {shlex.quote(str(directory))} && "
     yield ""
     yield f"Next:  {there}newsletter preview daily --out preview"
     yield f"       {there}newsletter send daily"
+
+
+def _write_new(file: Path, content: bytes, mode: int = 0o666) -> bool:
+    """Write a file whole or not at all. False, and nothing written, where it is there already."""
+    if file.exists():
+        return False
+    draft = file.with_name(f".{file.name}.new")
+    try:
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as opened:  # noqa: PTH123 # the mode
+            opened.write(content)
+        draft.rename(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
 
 
 def _sample_briefs() -> list[tuple[str, bytes]]:
@@ -116,19 +131,21 @@ def _sample_briefs() -> list[tuple[str, bytes]]:
 class Added:
     """What came of adding people: how many were new, on the list before, or refused (line and reason).
 
-    `links` holds the confirmation links of those who are pending.
+    `links` holds the confirmation links of those who are pending; `refused` says where each stood, and why.
     """
 
     to: str
+    state: str
     new: int
     before: int
     links: tuple[str, ...]
-    refused: tuple[tuple[int, str], ...]
+    refused: tuple[tuple[str, str], ...]
 
     def lines(self) -> Iterator[str]:
         """For a terminal."""
-        state = "pending" if self.links else "confirmed"
-        yield f"{self.new} added to list {self.to} ({state})" + (f", {self.before} there before" if self.before else "")
+        yield f"{self.new} added to list {self.to} ({self.state})" + (
+            f", {self.before} there before" if self.before else ""
+        )
         for link in self.links:
             yield f"confirms within 7 days: {link}"
 
@@ -136,24 +153,30 @@ class Added:
         """For a script."""
         return {
             "list": self.to,
+            "state": self.state,
             "new": self.new,
             "before": self.before,
             "confirmation_links": list(self.links),
-            "refused": [{"line": line, "reason": reason} for line, reason in self.refused],
+            "refused": [{"at": place, "reason": reason} for place, reason in self.refused],
         }
 
 
-def add_people(newsroom: Newsroom, mailboxes: Sequence[str], to: str, *, evidence: str | None, actor: str) -> Added:
-    """Add people to a list: confirmed where `evidence` says how their consent is known, else pending. Mails nobody."""
+def add_people(
+    newsroom: Newsroom, people: Sequence[tuple[str, str]], to: str, *, evidence: str | None, actor: str
+) -> Added:
+    """Add people to a list: confirmed where `evidence` says how their consent is known, else pending. Mails nobody.
+
+    `people` are mailboxes, each with where it stands ("people.txt:3"), for what is said about it.
+    """
     secret = None if evidence else newsroom.settings.need_secret()
     now = newsroom.clock()
     new = before = 0
     links: list[str] = []
-    refused: list[tuple[int, str]] = []
-    for start in range(0, len(mailboxes), _PEOPLE_AT_ONCE):
+    refused: list[tuple[str, str]] = []
+    for start in range(0, len(people), _PEOPLE_AT_ONCE):
         with transaction(newsroom.engine) as session:
             mailing_list = ensure_list(session, to, to, now)
-            for number, text in enumerate(mailboxes[start : start + _PEOPLE_AT_ONCE], start=start + 1):
+            for place, text in people[start : start + _PEOPLE_AT_ONCE]:
                 try:
                     mailbox = parse(text)
                     if evidence:
@@ -167,7 +190,8 @@ def add_people(newsroom: Newsroom, mailboxes: Sequence[str], to: str, *, evidenc
                             token = confirmation_token(subscription, now=now, secret=secret)
                             links.append(f"{newsroom.settings.site.url}/c/{token}")
                 except (AddressError, NotAllowed) as error:
-                    refused.append((number, str(error)))
+                    refused.append((place, str(error)))
                     continue
                 new, before = new + changed, before + (not changed)
-    return Added(to, new, before, tuple(links), tuple(refused))
+    state = State.CONFIRMED if evidence else State.PENDING
+    return Added(to, state, new, before, tuple(links), tuple(refused))

@@ -25,6 +25,7 @@ from newsletter.models import (
     MessageRecord,
     OperatorAct,
     RevisionRecord,
+    Sighting,
     Verdict,
 )
 from newsletter.schedule import Slot
@@ -82,7 +83,8 @@ class Known:
 
 def brief_by_guid(session: Session, source: str, guid: str) -> Known | None:
     """What a source last gave under its own name for a brief."""
-    return _known(session, and_(col(BriefRecord.source) == source, col(BriefRecord.guid) == guid))
+    found = session.get(Sighting, (source, guid))
+    return _known(session, col(BriefRecord.id) == found.brief_id) if found else None
 
 
 def brief_by_url(session: Session, url: str) -> Known | None:
@@ -92,19 +94,14 @@ def brief_by_url(session: Session, url: str) -> Known | None:
 
 def brief_by_content(session: Session, source: str, content_hash: str) -> Known | None:
     """The brief of a source with just this content: a file that was renamed."""
-    return _known(session, and_(col(BriefRecord.source) == source, col(BriefRecord.content_hash) == content_hash))
+    seen_there = select(col(Sighting.brief_id)).where(col(Sighting.source) == source)
+    return _known(session, and_(col(BriefRecord.id).in_(seen_there), col(BriefRecord.content_hash) == content_hash))
 
 
 def _known(session: Session, condition: Any) -> Known | None:
     row = session.execute(
         select(BriefRecord, col(RevisionRecord.content))
-        .join(
-            RevisionRecord,
-            and_(
-                col(RevisionRecord.brief_id) == col(BriefRecord.id),
-                col(RevisionRecord.number) == col(BriefRecord.revision),
-            ),
-        )
+        .join(RevisionRecord, _newest_revision())
         .where(condition)
         .order_by(col(BriefRecord.id).desc())
         .limit(1)
@@ -112,20 +109,20 @@ def _known(session: Session, condition: Any) -> Known | None:
     return Known(row[0], Brief.model_validate_json(row[1])) if row else None
 
 
-def add_brief(session: Session, source: str, guid: str, brief: Brief, now: datetime) -> None:
-    """Put a new brief on record, as its first revision."""
-    record = BriefRecord(
-        source=source,
-        guid=guid,
-        url=brief.url,
-        headline=brief.headline,
-        content_hash=brief.content_hash,
-        first_seen_at=now,
+def _newest_revision() -> Any:
+    return and_(
+        col(RevisionRecord.brief_id) == col(BriefRecord.id), col(RevisionRecord.number) == col(BriefRecord.revision)
     )
+
+
+def add_brief(session: Session, brief: Brief, now: datetime) -> BriefRecord:
+    """Put a new brief on record, as its first revision."""
+    record = BriefRecord(url=brief.url, headline=brief.headline, content_hash=brief.content_hash, first_seen_at=now)
     session.add(record)
     session.flush()
     assert record.id is not None
     session.add(RevisionRecord(brief_id=record.id, number=1, content=brief.model_dump_json(), seen_at=now))
+    return record
 
 
 def add_revision(session: Session, record: BriefRecord, brief: Brief, now: datetime) -> None:
@@ -138,10 +135,28 @@ def add_revision(session: Session, record: BriefRecord, brief: Brief, now: datet
     )
 
 
-def rename_brief(session: Session, record: BriefRecord, guid: str) -> None:
-    """Keep a brief under the name that its source gives it now."""
-    record.guid = guid
-    session.flush()
+def see(session: Session, source: str, guid: str, record: BriefRecord, content_hash: str) -> None:
+    """Note that a source gives a brief under a name. A name that stood for another brief stands for this one now."""
+    assert record.id is not None
+    found = session.get(Sighting, (source, guid))
+    if found is None:
+        session.add(Sighting(source=source, guid=guid, brief_id=record.id, content_hash=content_hash))
+    else:
+        found.brief_id, found.content_hash, found.gone_at = record.id, content_hash, None
+
+
+def sightings(session: Session, source: str) -> dict[str, Sighting]:
+    """What a source ever gave, by its own names."""
+    rows = session.execute(select(Sighting).where(col(Sighting.source) == source)).scalars()
+    return {row.guid: row for row in rows}
+
+
+def withdraw(session: Session, source: str, guids: Iterable[str], now: datetime) -> None:
+    """Note that a source no longer gives these: what was not sent yet is no candidate until it comes back."""
+    for guid in guids:
+        found = session.get(Sighting, (source, guid))
+        if found is not None and found.gone_at is None:
+            found.gone_at = now
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,36 +192,32 @@ def candidates(session: Session, newsletter: str, sources: Sequence[str]) -> lis
         )
         .scalar_subquery()
     )
+    seen = (
+        select(col(Sighting.brief_id), func.min(col(Sighting.source)).label("source"))
+        .where(col(Sighting.source).in_(list(sources)), col(Sighting.gone_at).is_(None))
+        .group_by(col(Sighting.brief_id))
+        .subquery()
+    )
     rows = session.execute(
-        select(BriefRecord, col(RevisionRecord.content), went_out)
-        .join(
-            RevisionRecord,
-            and_(
-                col(RevisionRecord.brief_id) == col(BriefRecord.id),
-                col(RevisionRecord.number) == col(BriefRecord.revision),
-            ),
-        )
-        .where(col(BriefRecord.source).in_(list(sources)), ~final)
+        select(BriefRecord, col(RevisionRecord.content), went_out, seen.c.source)
+        .join(RevisionRecord, _newest_revision())
+        .join(seen, seen.c.brief_id == col(BriefRecord.id))
+        .where(~final)
         .order_by(col(BriefRecord.id))
     )
     return [
         Candidate(
-            record.id or 0,
-            record.revision,
-            record.source,
-            Brief.model_validate_json(content),
-            record.first_seen_at,
-            slot,
+            record.id or 0, record.revision, source, Brief.model_validate_json(content), record.first_seen_at, slot
         )
-        for record, content, slot in rows
+        for record, content, slot, source in rows
     ]
 
 
 def sources_decided(session: Session, newsletter: str) -> set[str]:
     """The sources from which a newsletter has finally decided about anything: their first run is over."""
     rows = session.execute(
-        select(col(BriefRecord.source))
-        .join(Decision, col(Decision.brief_id) == col(BriefRecord.id))
+        select(col(Sighting.source))
+        .join(Decision, col(Decision.brief_id) == col(Sighting.brief_id))
         .where(col(Decision.newsletter) == newsletter, col(Decision.final))
         .distinct()
     )
@@ -230,14 +241,24 @@ def briefs_of(session: Session, edition_id: int) -> list[Brief]:
     return [Brief.model_validate_json(content) for content in rows.scalars()]
 
 
-def brief_rows(session: Session, limit: int) -> list[tuple[BriefRecord, list[Decision]]]:
-    """The briefs on record, newest first, each with what newsletters decided about it."""
+@dataclass(frozen=True, slots=True)
+class OnRecord:
+    """A brief on record, where it was found, and what newsletters decided about it."""
+
+    record: BriefRecord
+    sightings: list[Sighting]
+    decisions: list[Decision]
+
+
+def brief_rows(session: Session, limit: int) -> list[OnRecord]:
+    """The briefs on record, newest first."""
     records = session.execute(select(BriefRecord).order_by(col(BriefRecord.id).desc()).limit(limit)).scalars().all()
-    decisions: dict[int, list[Decision]] = {}
-    ids = [record.id for record in records]
-    for row in session.execute(select(Decision).where(col(Decision.brief_id).in_(ids))).scalars():
-        decisions.setdefault(row.brief_id, []).append(row)
-    return [(record, decisions.get(record.id or 0, [])) for record in records]
+    made = {record.id: OnRecord(record, [], []) for record in records}
+    for sighting in session.execute(select(Sighting).where(col(Sighting.brief_id).in_(list(made)))).scalars():
+        made[sighting.brief_id].sightings.append(sighting)
+    for decision in session.execute(select(Decision).where(col(Decision.brief_id).in_(list(made)))).scalars():
+        made[decision.brief_id].decisions.append(decision)
+    return list(made.values())
 
 
 # ------------------------------------------------------------------------------------------ editions
@@ -276,6 +297,17 @@ def frozen_editions(session: Session, newsletter: str) -> list[EditionRecord]:
             select(EditionRecord)
             .where(col(EditionRecord.newsletter) == newsletter, col(EditionRecord.frozen_at).is_not(None))
             .order_by(col(EditionRecord.slot_at).desc())
+        ).scalars()
+    )
+
+
+def open_editions(session: Session) -> list[EditionRecord]:
+    """The editions that are frozen and not closed, oldest slot first."""
+    return list(
+        session.execute(
+            select(EditionRecord)
+            .where(col(EditionRecord.state).in_([EditionState.DISPATCHING, EditionState.PAUSED]))
+            .order_by(col(EditionRecord.slot_at))
         ).scalars()
     )
 

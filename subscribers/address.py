@@ -18,7 +18,7 @@ _COMMON = re.compile(
 )
 _LONGEST = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets (RFC 3696 erratum 1690)
 _LONGEST_LOCAL = 64  # RFC 5321 section 4.5.3.1.1
-_NAMED = re.compile(r"\s*(?P<name>\"(?:[^\"\\]|\\.)*\"|[^<>]*?)\s*<(?P<address>[^<>]+)>\s*")
+_NAMED = re.compile(r"(?P<name>\"(?:[^\"\\]|\\.)*\"\s*|[^<>]*)<(?P<address>[^<>]+)>")  # in time linear in the text
 LONGEST_NAME = 100  # longer ones are not names; a mail shows fewer
 
 
@@ -34,9 +34,9 @@ class Mailbox:
 def parse(text: str) -> Mailbox:
     """Read "ada@example.org" or "Ada <ada@example.org>". Raises AddressError, which names no address."""
     name: str | None = None
-    if found := _NAMED.fullmatch(text):
+    if found := _NAMED.fullmatch(text.strip()):
         text = found["address"]
-        given = found["name"]
+        given = found["name"].strip()
         if given.startswith('"'):
             given = re.sub(r"\\(.)", r"\1", given[1:-1])
         name = clean_name(given)
@@ -51,7 +51,7 @@ def parse(text: str) -> Mailbox:
 
 def _careful(text: str) -> str:
     try:
-        found = validate_email(text, check_deliverability=False, allow_quoted_local=False)
+        found = validate_email(text, check_deliverability=False, allow_quoted_local=False, strict=True)
     except (EmailNotValidError, UnicodeError) as error:
         # Its sentences quote no part of the address but single characters.
         raise AddressError(f"expected an address such as ada@example.org: {error}") from None

@@ -50,8 +50,8 @@ def ask(session: Session, mailbox: Mailbox, to: MailingList, *, now: datetime, a
     A confirmed subscription stays as it is. A person who left may ask anew. Raises NotAllowed where the address is
     suppressed.
     """
+    _refuse_suppressed(session, mailbox.key)
     subscriber = _subscriber(session, mailbox, now)
-    _refuse_suppressed(session, subscriber)
     subscription = _subscription(session, subscriber, to, now)
     if subscription.state is not State.CONFIRMED and not _on_record(subscription):
         subscription.state, subscription.changed_at = State.PENDING, now
@@ -67,11 +67,11 @@ def add_confirmed(
 
     Raises NotAllowed where they left, bounced, complained or are suppressed: that takes their own fresh opt-in.
     """
+    _refuse_suppressed(session, mailbox.key)
     subscriber = _subscriber(session, mailbox, now)
-    _refuse_suppressed(session, subscriber)
     subscription = _subscription(session, subscriber, to, now)
     if subscription.state in {State.UNSUBSCRIBED, State.BOUNCED, State.COMPLAINED}:
-        raise NotAllowed(f"has {subscription.state} before; only their own fresh opt-in lifts that")
+        raise NotAllowed(f"that address has {subscription.state} before; only their own fresh opt-in lifts that")
     if subscription.state is State.CONFIRMED:
         return subscription, False
     subscription.state, subscription.changed_at = State.CONFIRMED, now
@@ -95,7 +95,7 @@ def confirm(session: Session, token: str, *, now: datetime, secret: bytes, actor
     if subscription.state is State.CONFIRMED:
         return subscription
     subscriber = session.get_one(Subscriber, subscription.subscriber_id)
-    _refuse_suppressed(session, subscriber)
+    _refuse_suppressed(session, subscriber.key)
     if subscription.state is not State.PENDING:
         raise NotAllowed("that subscription was ended since; ask to join again")
     subscription.state, subscription.changed_at = State.CONFIRMED, now
@@ -177,10 +177,11 @@ def _on_record(subscription: Subscription) -> bool:
     return subscription.id is not None and subscription.state is State.PENDING
 
 
-def _refuse_suppressed(session: Session, subscriber: Subscriber) -> None:
-    found = session.get(Suppression, subscriber.key)
+def _refuse_suppressed(session: Session, key: str) -> None:
+    """Before anything of the person is written: an erased address must not come back as a row."""
+    found = session.get(Suppression, key)
     if found is not None:
-        raise NotAllowed(f"is suppressed since {found.at:%Y-%m-%d} ({found.reason})")
+        raise NotAllowed(f"that address is suppressed since {found.at:%Y-%m-%d} ({found.reason})")
 
 
 def _log(

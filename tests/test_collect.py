@@ -296,3 +296,46 @@ def test_what_was_frozen_goes_out_whatever_happens_to_templates_and_sources(
     Path(desk.folder / "briefs" / "harbour.txt").unlink()
     assert desk.open().send("daily").record.state is EditionState.CLOSED
     assert b"Fact one about Harbour" in desk.mails[0].read_bytes()
+
+
+def test_a_file_taken_away_or_marked_as_a_draft_is_held_back_until_it_returns(desk: Desk, newsroom: Newsroom) -> None:
+    file = desk.folder / "briefs" / "story.md"
+    good = "# A story\n\n- A fact.\n"
+    file.write_text(good)
+    desk.brief("harbour")
+    newsroom.collect()
+    file.write_text("---\ndraft: true\n---\n\n" + good)
+    assert taken(newsroom.send("daily")) == ["Harbour makes the news"]
+    file.write_text(good)
+    tomorrow(desk)
+    assert taken(newsroom.send("daily")) == ["A story"]
+
+
+def test_a_source_that_is_renamed_loses_and_repeats_nothing(desk: Desk, newsroom: Newsroom) -> None:
+    def write(name: str) -> None:
+        data = {"headline": name, "url": f"https://desk.example.org/{name}", "facts": [{"text": f"Fact of {name}"}]}
+        (desk.folder / "briefs" / f"{name}.json").write_text(json.dumps(data))
+
+    write("one")
+    newsroom.send("daily")
+    write("two")
+    newsroom.collect()
+    newsroom.close()
+    desk.configure(lambda text: text.replace("[sources.desk]", "[sources.wire]"))
+    tomorrow(desk)
+    newsroom = desk.open()
+    assert taken(newsroom.send("daily")) == ["two"]
+
+
+def test_one_story_in_two_sources_is_one_brief_and_settles(desk: Desk, newsroom: Newsroom) -> None:
+    """Both tell it differently; that must not make a new revision at each reading."""
+    newsroom.close()
+    desk.configure(lambda text: text + '\n[sources.wire]\nkind = "folder"\npath = "wire"\n')
+    (desk.folder / "wire").mkdir()
+    for place, fact in (("briefs", "as the desk tells it"), ("wire", "as the wire tells it")):
+        data = {"headline": "One", "url": "https://desk.example.org/one", "facts": [{"text": fact}]}
+        (desk.folder / place / "one.json").write_text(json.dumps(data))
+    newsroom = desk.open()
+    assert [(one.new, one.revised) for one in newsroom.collect()] == [(1, 0), (0, 1)]
+    assert [(one.new, one.revised) for one in newsroom.collect()] == [(0, 0), (0, 0)]
+    assert taken(newsroom.send("daily")) == ["One"]

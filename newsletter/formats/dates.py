@@ -1,7 +1,8 @@
 """Dates as news desks write them.
 
 Only what can be read one way is read: 30/05/2023 is 30 May, 05/06/2023 is nothing. A time without a zone is taken
-as UTC, a time whose zone may be one of several is no time; a date without a time is 00:00 UTC of its day, the sign for "a day" (`newsletter.brief.is_day`).
+as UTC, one whose zone may be any of several (IST) is left out; a date without a time is 00:00 UTC of its day, the
+sign for "a day" (`newsletter.brief.is_day`).
 """
 
 import re

@@ -43,7 +43,9 @@ def read(text: str, origin: str) -> Iterator[Brief | BriefError | Remark]:
     except RecursionError:
         raise BriefError(origin, None, "expected a brief as JSON, found too many brackets in brackets") from None
     except ValueError as error:
-        raise BriefError(origin, None, f"expected JSON: {str(error).split(';')[0]}") from None
+        found = re.search(r"[:\[,]\s*(?:-?Infinity|NaN|\d{4000})", text)
+        line = _line(text, found.end()) if found else None
+        raise BriefError(origin, line, f"expected JSON: {str(error).split(';')[0]}") from None
     for key in dict.fromkeys(twice):
         yield Remark(_line(text, _second(text, key)), f"“{key}” stands twice in one object: the last one is used")
     at = _BLANK.match(text).end()  # type: ignore[union-attr] # matches the empty text
@@ -72,20 +74,35 @@ def _one(item: object, text: str, at: int, origin: str) -> Brief | BriefError:
 
 def validate(item: object) -> Brief:
     """A Brief from parsed JSON: ISO instants as strings, lists for tuples. Raises pydantic's ValidationError."""
+    if isinstance(item, dict):
+        item = {key: value for key, value in item.items() if key != "$schema"}  # an editor's, to check while typing
     return Brief.model_validate(item)
+
+
+_WORDS = {  # pydantic's kinds of faults, in our readers' words
+    "missing": "this is required",
+    "extra_forbidden": "this is no part of a brief",
+    "model_type": "expected a JSON object",
+    "tuple_type": "expected a list",
+    "string_type": "expected text",
+    "too_short": "expected text, found none",
+    "string_unicode": "expected text, found half a character (a lone surrogate)",
+    "timezone_aware": "expected an instant with its zone, as 2026-11-23T07:00:00+00:00",
+}
 
 
 def explain(error: ValidationError) -> tuple[str, tuple[str | int, ...]]:
     """The first fault in words ("facts.2.text: ..."), and the path to it."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = first["loc"]
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        message = "this is required"
-    elif first["type"] == "extra_forbidden":
-        message = "this is no part of a brief"
-    elif first["type"] in {"model_type", "model_attributes_type"}:
-        message = "expected a JSON object" if path else "expected a brief: an object with headline, facts, narratives"
+    message = _WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type" and not path:
+        message = "expected a brief: an object with headline, facts, narratives"
+    if first["type"] in {"too_long", "string_too_long"}:
+        limit = re.search(r"at most (\d+)", first["msg"])
+        message = f"expected at most {limit[1] if limit else 'so many'} characters or items"
+    if first["type"] == "string_pattern_mismatch":
+        message = "expected a tag as en or pt-BR" if path[-1] == "language" else "expected a-z, 0-9 and single hyphens"
     where = ".".join(one_line(str(part))[:40] for part in path)
     more = error.error_count() - 1
     said = f"{where}: {message[0].lower()}{message[1:]}" if where else message
@@ -96,7 +113,7 @@ def explain(error: ValidationError) -> tuple[str, tuple[str | int, ...]]:
 
 
 def _members(text: str, at: int) -> Iterator[tuple[str | int, int]]:
-    """The members of the object or array that begins at `at` in valid JSON: key or index, and where the value begins."""
+    """The members of the object or array at `at` in valid JSON: key or index, and where the value begins."""
     is_object = text[at] == "{"
     at = _BLANK.match(text, at + 1).end()  # type: ignore[union-attr] # matches the empty text
     index = 0

@@ -20,7 +20,10 @@ _LINK = re.compile(
     r"|<?(?P<bare>(?:https?://|www\.(?=\w))[^\s<>\"\[\]\x02-\x04、。，；：！？）」』】“”«»]+)>?",
     re.IGNORECASE,
 )
-_SOURCE = r"(?:sources?|via|see(?:\s+also)?|read\s+(?:more|on)(?:\s+(?:at|on|in))?|more(?:\s+(?:at|on|in))?|links?|citations?|ref(?:erence)?s?)"
+_SOURCE = (
+    r"(?:sources?|via|see(?:\s+also)?|read\s+(?:more|on)(?:\s+(?:at|on|in))?|more(?:\s+(?:at|on|in))?"
+    r"|links?|citations?|ref(?:erence)?s?)"
+)
 _PREFIX = re.compile(rf"^[\s(\[]*(?:{_SOURCE}\s*[:：–—-]|(?:sources?|via)\s)\s*", re.IGNORECASE)
 _NAME = re.compile(r"[^\[\]<>()\x02-\x04]{2,60}")
 _NAME_WORDS = 8  # a name or the title of a page, not a sentence
@@ -47,6 +50,7 @@ _MOST = 100  # links looked at from the end of one text: `newsletter.brief.PARTS
 class _Found:
     start: int
     end: int
+    name: str  # what stands for it in a sentence; "" for a footnote's number
     title: str | None
     address: str
     bare: bool
@@ -68,9 +72,10 @@ def _links_in(text: str) -> list[_Found]:
         if address.lower().startswith("www."):
             address = f"https://{address}"
         name = (match["said"] or match["name"] or "").strip()
-        title = None if not name or name == address or re.fullmatch(r"\W?\d{1,3}|links?|source", name, re.IGNORECASE) else name
         bare = match["bare"] is not None or name == address
-        found.append(_Found(match.start(), end, title, address, bare))
+        name = "" if re.fullmatch(r"\W?\d{1,3}", name) else name  # a footnote's number
+        title = None if not name or bare or re.fullmatch(r"(?i)links?|source|here", name) else name
+        found.append(_Found(match.start(), end, name, title, address, bare))
     return found
 
 
@@ -94,12 +99,15 @@ def sources_in(line: str, *, strict: bool = False) -> tuple[Link, ...] | None:
     at = prefix.end() if prefix else 0
     links: list[Link] = []
     for found in _links_in(line)[:_MOST]:
-        before = line[at : found.start].strip(" ,;|·•&/()–—-:：")
+        said = line[at : found.start].rstrip()
+        before = said.strip(" ,;|·•&/()–—-:：")
         before = re.sub(r"^\[?\^?\d{1,2}\]?:?\s*", "", before) if re.match(r"\[?\^?\d{1,2}\]", before) else before
         before = re.sub(r"(?i)^(?:via|source)\s+", "", before).strip(" :")
         title = found.title
         if before and before.lower() not in {"and", "or", "source", "sources", "via"}:
             if not found.bare or not _is_name(before, strict=strict and not prefix):
+                return None
+            if strict and not prefix and said[-1] not in ":：(|–—-":
                 return None
             title = before
         elif strict and not prefix and title and (_ENDED.search(title) or len(title.split()) > _NAME_WORDS):
@@ -112,12 +120,17 @@ def sources_in(line: str, *, strict: bool = False) -> tuple[Link, ...] | None:
 def is_source_name(line: str) -> bool:
     """True for a line that can be nothing but the name of the address under it: "Source: Northern Wire", "Sources:"."""
     return bool(re.fullmatch(r"(?i)(?:sources?|via)\s*[:：].{0,60}", line)) or (
-        _is_name(line, strict=True) and len(line.split()) <= 4  # noqa: PLR2004 # a newspaper's name
+        not _ENDED.search(line) and _is_name(line, strict=True) and len(line.split()) <= 4  # noqa: PLR2004 # a newspaper's name
     )
 
 
 def _is_name(text: str, *, strict: bool) -> bool:
-    if not _NAME.fullmatch(text) or len(text.split()) > _NAME_WORDS or re.search(r"[.!?…。](?:\s|$)", text):
+    if (
+        not _NAME.fullmatch(text)
+        or not any(map(str.isalpha, text))
+        or len(text.split()) > _NAME_WORDS
+        or re.search(r"[.!?…。](?:\s|$)", text)
+    ):
         return False
     if re.search(r"(?i)\b(?:said|says|wrote|told|reported)$", text):
         return False
@@ -138,8 +151,9 @@ def take_links(text: str, *, citing: bool = True) -> tuple[str, tuple[Link, ...]
     for link in found:
         if link.start >= cut:
             break
-        if link.title or not link.bare:
-            parts += [text[at : link.start].rstrip() if not link.title else text[at : link.start], link.title or ""]
+        if not link.bare:
+            before = text[at : link.start]
+            parts += [before if link.name else before.rstrip(), link.name]
             at = link.end
             links.append((link.title, link.address))
     body = "".join([*parts, text[at:cut]])

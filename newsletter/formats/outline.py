@@ -29,6 +29,7 @@ class Kind(StrEnum):
     BULLET = "bullet"
     PARAGRAPH = "paragraph"
     MORE = "more"  # goes on with the bullet before it: its second paragraph
+    PICTURE = "picture"  # a picture on a line of its own: its description, and its address as the link
     SOURCES = "sources"  # a line that holds links and nothing else: the citations of what stands before it
 
 
@@ -36,7 +37,7 @@ class Kind(StrEnum):
 class Block:
     """One piece of the file: its plain text, the links taken out of it, and its first line (from 1).
 
-    `level` is how deep a heading is: 1 to 6 where the format says, 0 where it does not.
+    `level` is how deep a heading (1 to 6) or a bullet (from 1) is, where the format says; 0 where it does not.
     """
 
     kind: Kind
@@ -64,7 +65,9 @@ _GROUP = re.compile(r"(the |opposing )?narratives|(the )?(forecasts?|spin)", re.
 _NERD = re.compile(r"nerd narratives?\b|(metaculus )?(prediction|forecast)s?$", re.IGNORECASE)
 _ASIDE = r"(\s*\([^()]{1,40}\))?"  # "Pro-harbour narrative (opinion)"
 _STRONG = re.compile(  # what nobody writes as a sentence of their own
-    rf"(the )?((pro|anti)\s?[-‐‑–—]\s?\S.{{0,70}}|nerd|establishment) narratives?( \d{{1,2}}| [A-Z])?{_ASIDE}", re.IGNORECASE
+    r"(the )?((pro|anti)\s?[-‐‑–—]\s?\S.{0,70}|nerd|establishment) "
+    rf"(narratives?|view|perspective)( \d{{1,2}}| [A-Z])?{_ASIDE}",
+    re.IGNORECASE,
 )
 _LABELLED = re.compile(r"narrative(?: \w{1,3})?\s*[:–—-]\s*(?P<side>\S.{0,60})", re.IGNORECASE)
 _NARRATIVE = re.compile(rf"narrative (\d{{1,2}}|[a-z]|one|two|three|four)|.{{1,80}}\bnarrative{_ASIDE}", re.IGNORECASE)
@@ -81,7 +84,28 @@ _PROSE = re.compile(  # words that a sentence has and a label has not
     r"\b(?:is|are|was|were|be|been|has|have|had|will|would|can|may|must|said|says|this|that|these|those|its|their|our"
     r"|his|her|they|he|she|it|we|you|who|which|because|but|into|than|(?<!^)the|(?<!^)an?)\b"
 )
-_SMALL_STARTS = frozenset("the this that a an and but or of in to for its their his her what so".split())
+_SMALL_STARTS = frozenset(
+    [
+        "the",
+        "this",
+        "that",
+        "a",
+        "an",
+        "and",
+        "but",
+        "or",
+        "of",
+        "in",
+        "to",
+        "for",
+        "its",
+        "their",
+        "his",
+        "her",
+        "what",
+        "so",
+    ]
+)
 
 
 def plain_heading(text: str) -> str:
@@ -172,10 +196,12 @@ _NEAR = [  # what a percentage must stand beside to be the probability, best fir
 _RANGE = re.compile(r"\d\s*(?:[%％]\s*)?(?:[-‐‑–—]|\bto|\band)\s*$")  # "50–60%": no one probability
 _ONE_IN = re.compile(r"\b(?P<one>\d{1,2}|one)[\s-]in[\s-](?P<in>\d{1,4}|two|three|four|five|six|ten)\b", re.IGNORECASE)
 _WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "ten": 10}
-_ACCORDING = re.compile(  # up to the sentence's end or a date; the points of "U.S." and "example.com" are not its end
-    r"(?i:\b(?:according to|(?:as )?(?:estimated|predicted|forecast|given) by))\s+(?:[Tt]he\s+)?(?P<who>(?:[^,;.()]|(?<=\b[A-Z])\.|\.(?=\w)){2,80}?)"
-    r"\s*(?=[,;()]|\.(?:\s|$)|$|\s(?:as of|on \w+ \d|in \w+ \d{4}))"
-    r"|\b(?:per|says)\s+(?:the\s+)?(?P<name>[A-Z](?:[^,;.()]|(?<=\b[A-Z])\.|\.(?=\w)){1,80}?)\s*(?=[,;()]|\.(?:\s|$)|$|\s(?:as of))"
+_WHO = r"(?:[^,;.()]|(?<=\b[A-Z])\.|\.(?=\w))"  # the points of "U.S." and "example.com" end no sentence
+_WHO_ENDS = r"\s*(?=[,;()]|(?<!\b[A-Z])\.(?:\s|$)|$|\s(?:as of|on \w+ \d|in \w+ \d{4}))"
+_ACCORDING = re.compile(
+    r"\b(?:[Aa]ccording to|(?:[Aa]s )?(?:[Ee]stimated|[Pp]redicted|[Ff]orecast|[Gg]iven) by)\s+"
+    rf"(?:[Tt]he\s+)?(?P<who>{_WHO}{{2,80}}?){_WHO_ENDS}"
+    rf"|\b(?:per|says)\s+(?:the\s+)?(?P<name>[A-Z]{_WHO}{{1,80}}?){_WHO_ENDS}"
 )
 _COMMUNITY = re.compile(
     r"\b(?P<who>[A-Z][\w.’'-]*(?:\s+[A-Z][\w.’'-]*){0,3}\s+"
@@ -292,7 +318,9 @@ def _validated(data: dict[str, Any], draft: _Draft, front: Front, origin: str) -
             if len(path) > 1 and key in lines and isinstance(path[1], int) and path[1] < len(lines[key]):
                 line = lines[key][path[1]]
             else:
-                line = front.values.get("_".join(map(str, path[:2])), front.values.get(key, front.values["headline"]))[1]
+                line = front.values.get("_".join(map(str, path[:2])), front.values.get(key, front.values["headline"]))[
+                    1
+                ]
             if not _left_out(data, path):
                 raise BriefError(origin, line, what) from None
             yield Remark(line, f"left out: {what}")
@@ -312,6 +340,7 @@ def _left_out(data: dict[str, Any], path: Sequence[str | int]) -> bool:
             data["forecasts"][forecast][part] = None
         case ["image", ("url" | "alt" | "credit") as part, *_]:
             data["image"][part] = None
+            data["image"] = data["image"] if any(data["image"].values()) else None
         case ["url" | "language" | "split" as part, *_]:
             data[part] = None
         case _:
@@ -346,8 +375,8 @@ def _place(draft: _Draft, block: Block) -> Iterator[Remark]:
     elif draft.section == "facts":
         yield from _fact(draft, block)
     elif draft.section == "narrative":
-        if block.links:
-            yield Remark(block.line, "links under a narrative are not used: only facts have citations")
+        for _, address in block.links:
+            yield Remark(block.line, f"a link in a narrative is not used, only facts have citations: {address}")
         if block.text:
             draft.narratives[-1].text.append(f"• {block.text}" if block.kind is Kind.BULLET else block.text)
     elif draft.section == "forecast":
@@ -398,7 +427,10 @@ def _fact(draft: _Draft, block: Block) -> Iterator[Remark]:
         else:
             yield Remark(block.line, f"not used, no fact before it: “{_short(block.links[0][1])}”")
     elif block.kind is Kind.MORE and last:
-        if block.text[0].islower():
+        if last.links and re.fullmatch(r"[^\s,;]*[/=%][^\s,;]*", block.text):
+            title, address = last.links[-1]  # an address wrapped over two lines
+            last.links[-1] = (title, address + block.text)
+        elif block.text[0].islower():
             last.text[-1] = f"{last.text[-1]} {block.text}"
         else:
             last.text.append(block.text)
