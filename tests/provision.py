@@ -18,9 +18,8 @@ def main() -> int:
     if os.geteuid() == 0 and shutil.which("apt-get"):
         print("tests: installing Debian's chromium through apt-get, for the browser tests", flush=True)
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        quiet = {"env": environment, "stdout": subprocess.DEVNULL}
-        subprocess.run(["apt-get", "update", "-qq"], check=False, **quiet)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "chromium"], check=False, **quiet)
+        for command in (["update", "-qq"], ["install", "-y", "-qq", "chromium"]):
+            subprocess.run(["apt-get", *command], env=environment, stdout=subprocess.DEVNULL, check=False)
         if any(map(shutil.which, BROWSERS)):
             return 0
     print("tests: no Chromium found; the browser tests need one (apt-get install chromium)", file=sys.stderr)
