@@ -1,0 +1,84 @@
+"""Where things live: each vendor has one home. (That imports point down is import-linter's, in `make lint`.)"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+HOMES = {
+    "alembic": ["newsletter/migrations/"],
+    "click": ["newsletter/cli.py"],
+    "cronsim": ["newsletter/schedule.py"],
+    "dotenv": ["newsletter/settings.py"],
+    "email_validator": ["subscribers/address.py"],
+    "jinja2": ["newsletter/compile.py"],
+    "markdown_it": ["newsletter/formats/markdown.py"],
+    "mjml": ["newsletter/compile.py"],
+    "premailer": ["newsletter/compile.py"],
+    "rich": ["newsletter/cli.py"],
+    "sqlite3": ["newsletter/migrations/"],
+    "tomllib": ["newsletter/settings.py"],
+    "typer": ["newsletter/cli.py"],
+    "yaml": ["newsletter/formats/markdown.py"],
+}
+
+
+def _files() -> Iterator[Path]:
+    for package in ("newsletter", "subscribers"):
+        yield from sorted((ROOT / package).rglob("*.py"))
+
+
+def _imported(file: Path) -> set[str]:
+    """The top-level names of what a file imports anywhere, also inside functions and for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("vendor", HOMES)
+def test_a_vendor_lives_in_one_home(vendor: str) -> None:
+    users = [file.relative_to(ROOT).as_posix() for file in _files() if vendor in _imported(file)]
+    strays = [user for user in users if not user.startswith(tuple(HOMES[vendor]))]
+    assert strays == []
+
+
+def test_the_homes_are_not_out_of_date() -> None:
+    for vendor, homes in HOMES.items():
+        if vendor != "click":  # typer may carry its own
+            assert any(
+                vendor in _imported(file)
+                for file in _files()
+                if file.relative_to(ROOT).as_posix().startswith(tuple(homes))
+            )
+
+
+def test_the_list_knows_nothing_of_newsletters() -> None:
+    users = [file.name for file in (ROOT / "subscribers").rglob("*.py") if "newsletter" in _imported(file)]
+    assert users == []
+
+
+def test_nobody_reads_the_environment_but_the_command_line() -> None:
+    readers = [
+        file.relative_to(ROOT).as_posix()
+        for file in _files()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
+    ]
+    assert set(readers) == {"newsletter/cli.py"}
+
+
+def test_printing_is_the_command_lines_alone() -> None:
+    printers = [
+        file.relative_to(ROOT).as_posix()
+        for file in _files()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert set(printers) == {"newsletter/cli.py"}
