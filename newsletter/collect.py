@@ -80,7 +80,7 @@ def _files(folder: Path) -> list[Path]:
         for file in folder.rglob("*")
         if file.suffix.lower() in formats.ENDINGS
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and file.is_file()
+        and (file.is_file() or file.is_symlink())  # a link to nowhere is a fault to be told, not nothing
     )
 
 

@@ -23,6 +23,10 @@ from datetime import timedelta
 from pathlib import Path
 
 
+def _one_line(sentence: str) -> str:
+    return " ".join(sentence.split())
+
+
 def _where(file: Path | str | None, line: int | None) -> str:
     if file is None:
         return ""
@@ -38,7 +42,7 @@ class CollectError(NewsletterError):
 
     def __init__(self, source: str, url: str, what: str) -> None:
         self.source, self.url, self.what = source, url, what
-        super().__init__(f"source {source} ({url}): {what}")
+        super().__init__(_one_line(f"source {source} ({url}): {what}"))
 
 
 class BriefError(NewsletterError):
@@ -49,7 +53,7 @@ class BriefError(NewsletterError):
 
     def __init__(self, file: Path | str, line: int | None, what: str) -> None:
         self.file, self.line, self.what = file, line, what
-        super().__init__(f"{_where(file, line)}{what}")
+        super().__init__(_one_line(f"{_where(file, line)}{what}"))
 
 
 class CompileError(NewsletterError):
@@ -61,7 +65,7 @@ class CompileError(NewsletterError):
 
     def __init__(self, template: str, line: int | None, what: str) -> None:
         self.template, self.line, self.what = template, line, what
-        super().__init__(f"template {_where(template, line)}{what}")
+        super().__init__(_one_line(f"template {_where(template, line)}{what}"))
 
 
 class DispatchError(NewsletterError):
@@ -73,7 +77,7 @@ class Throttled(DispatchError):
 
     def __init__(self, provider: str, retry_after: timedelta) -> None:
         self.provider, self.retry_after = provider, retry_after
-        super().__init__(f"{provider} asks to wait {retry_after.total_seconds():.0f} s")
+        super().__init__(_one_line(f"{provider} asks to wait {retry_after.total_seconds():.0f} s"))
 
 
 class Unreachable(DispatchError):
@@ -81,7 +85,7 @@ class Unreachable(DispatchError):
 
     def __init__(self, provider: str, what: str) -> None:
         self.provider, self.what = provider, what
-        super().__init__(f"{provider} cannot be reached: {what}")
+        super().__init__(_one_line(f"{provider} cannot be reached: {what}"))
 
 
 class ProviderRefused(DispatchError):
@@ -89,7 +93,7 @@ class ProviderRefused(DispatchError):
 
     def __init__(self, provider: str, what: str) -> None:
         self.provider, self.what = provider, what
-        super().__init__(f"{provider} refuses: {what}")
+        super().__init__(_one_line(f"{provider} refuses: {what}"))
 
 
 class OutcomeUnknown(DispatchError):
@@ -97,7 +101,7 @@ class OutcomeUnknown(DispatchError):
 
     def __init__(self, provider: str, what: str) -> None:
         self.provider, self.what = provider, what
-        super().__init__(f"{provider} gave no answer: {what}")
+        super().__init__(_one_line(f"{provider} gave no answer: {what}"))
 
 
 class WebhookRejected(NewsletterError):
@@ -105,7 +109,7 @@ class WebhookRejected(NewsletterError):
 
     def __init__(self, provider: str, what: str) -> None:
         self.provider, self.what = provider, what
-        super().__init__(f"webhook of {provider} rejected: {what}")
+        super().__init__(_one_line(f"webhook of {provider} rejected: {what}"))
 
 
 class EditionError(NewsletterError):
@@ -116,7 +120,7 @@ class EditionError(NewsletterError):
 
     def __init__(self, edition: str, what: str, *, consent: bool = False) -> None:
         self.edition, self.what, self.consent = edition, what, consent
-        super().__init__(f"{edition}: {what}")
+        super().__init__(_one_line(f"{edition}: {what}"))
 
 
 class ConfigurationError(Exception):
@@ -127,4 +131,4 @@ class ConfigurationError(Exception):
 
     def __init__(self, what: str, *, file: Path | str | None = None, line: int | None = None) -> None:
         self.what, self.file, self.line = what, file, line
-        super().__init__(f"{_where(file, line)}{what}")
+        super().__init__(_one_line(f"{_where(file, line)}{what}"))

@@ -146,10 +146,7 @@ class Newsroom:
     def schedule(self, name: str) -> Schedule:
         """The schedule of a newsletter."""
         newsletter = self.settings.newsletter(name)
-        try:
-            return Schedule(newsletter.schedule, newsletter.zone)
-        except ValueError as error:
-            raise ConfigurationError(f"newsletters.{name}.schedule: {error}", file=self.settings.file) from None
+        return Schedule(newsletter.schedule, newsletter.zone)
 
     def slot(self, name: str, text: str | None = None) -> Slot:
         """The slot that a text names ("2026-11-23T07:00"), else the latest one that is due.
@@ -196,8 +193,11 @@ class Newsroom:
         return Draft(slot, collected, selection, self._compile(name, slot, taken), None)
 
     def _compile(self, name: str, slot: Slot, briefs: Sequence[Brief], *, proof: bool = False) -> Compiled:
+        folder = self.settings.templates.path
+        if folder is not None and not folder.is_dir():
+            raise ConfigurationError(f"templates.path: there is no folder {folder}", file=self.settings.file)
         contents = self._contents(name, slot, briefs, proof=proof)
-        compiled = compile_message(contents, self.sender(name), self.settings.templates.path)
+        compiled = compile_message(contents, self.sender(name), folder)
         try:
             Mould(compiled.message)
         except HeaderError as error:

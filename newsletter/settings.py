@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from newsletter.errors import ConfigurationError
+from newsletter.schedule import Schedule
 from subscribers import AddressError, parse
 
 DEFAULT_FILE = Path("newsletter.toml")
@@ -90,11 +91,7 @@ def _path(value: Any) -> Any:
 
 
 def _cron(value: str) -> str:
-    """Only the shape is judged here, so that the message can name a line; `newsletter.schedule` judges the fields."""
-    if len(value.split()) != 5:  # noqa: PLR2004 # as the message says
-        raise ValueError(
-            f"expected five cron fields (minute hour day month weekday), such as “0 7 * * 1-5”, found “{value}”"
-        )
+    Schedule((value,), "UTC")  # a ValueError says what was expected
     return value
 
 

@@ -82,11 +82,17 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself: `_begin_sqlite` does
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+    if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal" and _is_ours(cursor):
         cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _is_ours(cursor: Any) -> bool:
+    """Whether a file is empty or has our tables: a stranger's is refused later, and must be left as it is."""
+    names = {name for (name,) in cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return not names or {"alembic_version", "subscriber"} <= names
 
 
 def _begin_sqlite(connection: Connection) -> None:

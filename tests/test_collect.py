@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from newsletter import store
 from newsletter.brief import Brief, Fact
 from newsletter.collect import decide, same_story
-from newsletter.errors import EditionError
+from newsletter.errors import ConfigurationError, EditionError
 from newsletter.models import EditionState
 from newsletter.newsroom import Newsroom, Sent
 from newsletter.settings import Newsletter
@@ -339,3 +339,20 @@ def test_one_story_in_two_sources_is_one_brief_and_settles(desk: Desk, newsroom:
     assert [(one.new, one.revised) for one in newsroom.collect()] == [(1, 0), (0, 1)]
     assert [(one.new, one.revised) for one in newsroom.collect()] == [(0, 0), (0, 0)]
     assert taken(newsroom.send("daily")) == ["One"]
+
+
+def test_a_link_to_nowhere_is_a_fault_that_is_told(desk: Desk, newsroom: Newsroom) -> None:
+    (desk.folder / "briefs" / "lost.txt").symlink_to(desk.folder / "nowhere.txt")
+    assert [str(fault) for fault in newsroom.collect()[0].faults] == [
+        "lost.txt: cannot be read: No such file or directory"
+    ]
+
+
+def test_a_template_folder_that_is_not_there_stops_the_edition(desk: Desk) -> None:
+    desk.configure(lambda text: text + '\n[templates]\npath = "nowhere"\n')
+    newsroom = desk.open()
+    desk.people(newsroom, 1)
+    desk.brief("harbour")
+    with pytest.raises(ConfigurationError, match=r"templates\.path: there is no folder .*nowhere"):
+        newsroom.send("daily")
+    assert any(finding.ok is False and "templates.path" in finding.what for finding in newsroom.check())
