@@ -96,6 +96,8 @@ def _said_elsewhere(error: Exception) -> tuple[str, int] | None:
     if module.startswith("subscribers."):
         return str(error), MISTAKE
     if module.startswith("sqlalchemy.") and (cause := getattr(error, "orig", None)) is not None:
+        if "readonly" in str(cause):
+            return f"the database: {cause}: look at the modes of the file, its -wal and -shm, and its folder", FAILED
         return f"the database: {cause}; what was committed is safe, run it again", FAILED
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}", FAILED
@@ -262,17 +264,15 @@ def preview(
     config: Config = DEFAULT,
 ) -> None:
     """Write the next digest as digest.html, digest.txt, subject.txt and digest.eml. Sends and decides nothing."""
-    from newsletter import report
-
     with _newsroom(config) as newsroom:
         made = newsroom.preview(name, slot)
     message = made.compiled.message
     _write_preview(out, made.html, made.text, message.subject, made.eml)
     print(f"{message.subject}")
     print(f"{made.note}; {made.compiled.html_bytes:,} bytes of HTML")
-    if made.draft:
-        for line in report.collected_lines(made.draft.collected):
-            print(f"left: {line}")
+    for one in made.draft.collected if made.draft else ():
+        _print_lines(f"left: {fault}" for fault in (*one.faults, *([one.error] if one.error else [])))
+        _print_lines(f"note: {remark}" for remark in one.remarks)
     for remark in made.compiled.remarks:
         print(f"note: {remark}")
     print(f"written to {out / 'digest.html'} (and digest.txt, subject.txt, digest.eml)")
@@ -341,7 +341,7 @@ def send(
     unread = [str(one.error) for one in sent.draft.collected if one.error] if sent.draft and not sent.tally else []
     for line in [*([stopped] if stopped else []), *unread, *report.unfinished_lines(sent)]:
         print(f"newsletter: {' '.join(line.split())}", file=sys.stderr)  # where cron's mail and logs look
-    if unread or (sent.tally is not None and (sent.tally.waiting or not sent.tally.holds)):
+    if unread or (sent.tally is not None and (sent.tally.waiting or sent.tally.unknown or not sent.tally.holds)):
         raise typer.Exit(FAILED)
 
 
@@ -418,6 +418,8 @@ def _dry_run(newsroom: "Newsroom", name: str, slot: str | None, *, as_json: bool
         )
         return
     _print_lines(report.draft_lines(draft))
+    if draft.skipped:
+        print(f"Skipped    {draft.skipped}: this edition would not be sent")
     if compiled:
         print(f"Subject    {compiled.message.subject}")
         print(f"Compiled   {compiled.html_bytes:,} bytes of HTML; every check passed")

@@ -5,6 +5,9 @@ a renamed file or a rebuilt feed repeats nothing. Deciding (`decide`) is a funct
 left with a reason, or carried over to the next edition; what is under embargo is not decided at all.
 """
 
+import errno
+import stat
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -56,8 +59,11 @@ def _collect_one(engine: Engine, name: str, source: Folder, now: datetime) -> Co
     for file in files:
         guid = file.relative_to(source.path).as_posix()
         try:
-            with file.open("rb") as opened:
-                data = opened.read(formats.LARGEST_FILE_BYTES + 1)
+            guid.encode()
+            data = _read(file)
+        except UnicodeEncodeError:
+            faults.append(BriefError(ascii(guid).strip("'"), None, "expected a file name in UTF-8"))
+            continue
         except OSError as error:
             faults.append(BriefError(guid, None, f"cannot be read: {error.strerror}"))
             continue
@@ -65,9 +71,27 @@ def _collect_one(engine: Engine, name: str, source: Folder, now: datetime) -> Co
         faults.extend(read.faults)
         remarks.extend(read.remarks)
         several = len(read.briefs) + len(read.faults) > 1
-        found.extend((f"{guid}#{brief.slug}" if several else guid, brief) for brief in read.briefs)
+        found.extend(zip(_names(guid, read.briefs) if several else [guid], read.briefs, strict=False))
     new, revised = _record(engine, name, found, now)
     return Collected(name, len(found), new, revised, tuple(faults), tuple(remarks))
+
+
+def _read(file: Path) -> bytes:
+    """The bytes of an ordinary file, one more than a reader takes at most. A pipe or a device could go on for ever."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file")
+    with file.open("rb") as opened:
+        return opened.read(formats.LARGEST_FILE_BYTES + 1)
+
+
+def _names(guid: str, briefs: Sequence[Brief]) -> list[str]:
+    """A name for each brief of a file, by its slug; where two share one, by the number of its turn, too."""
+    turns: Counter[str] = Counter()
+    names = []
+    for brief in briefs:
+        turns[brief.slug] += 1
+        names.append(f"{guid}#{brief.slug}" + (f"-{turns[brief.slug]}" if turns[brief.slug] > 1 else ""))
+    return names
 
 
 def _files(folder: Path) -> list[Path]:
@@ -80,7 +104,7 @@ def _files(folder: Path) -> list[Path]:
         for file in folder.rglob("*")
         if file.suffix.lower() in formats.ENDINGS
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and (file.is_file() or file.is_symlink())  # a link to nowhere is a fault to be told, not nothing
+        and not file.is_dir()  # whatever else stands there is read, or told as a fault
     )
 
 
@@ -164,11 +188,11 @@ class Selection:
         """The decisions to write. What waits is not decided."""
         return [
             *(
-                Ruling(candidate.brief_id, candidate.revision, Verdict.TAKEN, position=position)
+                Ruling(candidate.brief_id, candidate.revision, candidate.source, Verdict.TAKEN, position=position)
                 for position, candidate in enumerate(self.taken, start=1)
             ),
-            *(Ruling(c.brief_id, c.revision, Verdict.LEFT, reason) for c, reason in self.left),
-            *(Ruling(c.brief_id, c.revision, Verdict.CARRIED, reason) for c, reason in self.carried),
+            *(Ruling(c.brief_id, c.revision, c.source, Verdict.LEFT, reason) for c, reason in self.left),
+            *(Ruling(c.brief_id, c.revision, c.source, Verdict.CARRIED, reason) for c, reason in self.carried),
         ]
 
 

@@ -93,7 +93,10 @@ def _shorten(contents: Contents, size: int) -> tuple[Contents, str]:
     brief = contents.briefs[longest]
     if whole:
         said = f"{brief.slug}: shortened to “read on”, the mail was {size:,} bytes"
-        return replace(contents, cut=contents.cut | {longest}), said
+        few = tuple(fact.model_copy(update={"citations": fact.citations[:3]}) for fact in brief.facts)
+        fewer = brief.model_copy(update={"facts": few})
+        cut_briefs = (*contents.briefs[:longest], fewer, *contents.briefs[longest + 1 :])
+        return replace(contents, briefs=cut_briefs, cut=contents.cut | {longest}), said
     # Not validated again, which would refuse it: without facts and narratives it is no brief, but still a headline.
     bare = brief.model_copy(update={"facts": (), "narratives": ()})
     briefs = (*contents.briefs[:longest], bare, *contents.briefs[longest + 1 :])
@@ -392,8 +395,25 @@ def _check(message: Message, contents: Contents, body: str, text_name: str, subj
         address = " ".join(contents.postal_address.split())
         if address not in (shown if html else " ".join(part.split())):
             raise CompileError(name, None, "does not show the postal address: put {{ postal_address }} into it")
+    leaving = _links_to(spelling(contents.nonce, "leave_url", html=True), message.html)
+    if not any(map(_is_seen, leaving)):
+        raise CompileError(body, None, "has a way to leave that nobody can see: the link holds no words")
+    _check_elements(elements, opening, body)
+
+
+def _check_elements(elements: list[markup.Element], opening: str, body: str) -> None:
     for what in markup.bad_links(elements, opening):
         raise CompileError(body, None, what)
     for element in elements:
         if element.name == "img" and not (element.attributes.get("alt") is not None and element.attributes.get("src")):
             raise CompileError(body, None, "has a picture without src or alt")
+
+
+def _links_to(target: str, html: str) -> list[str]:
+    """What stands inside the links whose address holds a text."""
+    return re.findall(rf'<a\b[^>]*href="[^"]*{re.escape(target)}[^"]*"[^>]*>(.*?)</a>', html, re.DOTALL)
+
+
+def _is_seen(inner: str) -> bool:
+    """Whether a link's inside shows a reader anything: words, or a picture with a description."""
+    return bool(re.sub(r"<[^>]*>|&nbsp;|&#160;|\s", "", inner) or re.search(r'<img\b[^>]*alt="[^"]+"', inner))

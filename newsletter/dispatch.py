@@ -94,10 +94,16 @@ def settle(rows: Mapping[DeliveryId, int], receipts: Iterable[Receipt], error: E
             if result is Result.DEFERRED:
                 waits.append((receipt.retry_after if receipt else None) or DEFERRED_WAIT)
     note = notes[0] if notes else None
+    # What ended the call early speaks for those it left over: how long to wait, whether a person must look first.
+    ended = _settle_error(error) if error is not None and later else None
+    if ended is not None and ended.later_after:
+        waits.append(ended.later_after)
+    pause = ended.pause if ended else None
     wait = max(waits, default=None)
     if later and not accepted and not outcomes:
-        return Settlement(BatchState.PENDING, later_after=wait, note=note)
-    return Settlement(BatchState.DONE, outcomes, later, wait if waits or not accepted else timedelta(), note)
+        return Settlement(BatchState.PENDING, later_after=wait, note=note, pause=pause)
+    soon = timedelta() if accepted and ended is None else None
+    return Settlement(BatchState.DONE, outcomes, later, wait if waits else soon, note, pause)
 
 
 def _settle_error(error: Exception) -> Settlement:
@@ -253,7 +259,7 @@ class Dispatcher:
     def _pause_if_stale(self, session: Session, record: EditionRecord) -> bool:
         """Pause an edition whose next batch is overdue by more than `stale_after`: old news waits for a person."""
         assert record.id is not None
-        due = ledger.next_due(session, record.id)
+        due = ledger.first_promised(session, record.id)
         if due is None or self.clock() <= due + timedelta(seconds=record.stale_after_s):
             return False
         reason = f"overdue by {hours(self.clock() - due)}, more than stale_after; only --yes sends it now"

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, case, func, insert, literal, or_, select, update
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from newsletter.edition import AttemptId, DeliveryId, Recipient
@@ -59,7 +60,7 @@ def freeze(
     taken = session.execute(
         select(func.count()).where(col(Decision.edition_id) == record.id, col(Decision.verdict) == Verdict.TAKEN)
     ).scalar_one()
-    if stored is None or stored.briefs != taken:
+    if stored is None or stored.briefs != taken or _went_out_meanwhile(session, record):
         return None
     if not set_edition(session, record.id, EditionState.DISPATCHING, reason=None, only_from=[EditionState.DRAFT]):
         return None
@@ -75,6 +76,7 @@ def freeze(
                 "number": number,
                 "size": min(batch_size, mailable - (number - 1) * batch_size),
                 "due_at": due_at,
+                "promised_at": due_at,
                 "state": BatchState.PENDING,
                 "epoch": 0,
                 "tries": 0,
@@ -125,12 +127,33 @@ def freeze(
     return Frozen(total, mailable, numbers)
 
 
+def _went_out_meanwhile(session: Session, record: EditionRecord) -> bool:
+    """Whether another edition of the newsletter took one of this draft's briefs for good, in any revision."""
+    mine, theirs = aliased(Decision), aliased(Decision)
+    return bool(
+        session.execute(
+            select(func.count())
+            .select_from(mine)
+            .join(
+                theirs, and_(col(theirs.brief_id) == col(mine.brief_id), col(theirs.newsletter) == col(mine.newsletter))
+            )
+            .where(
+                col(mine.edition_id) == record.id,
+                col(mine.verdict) == Verdict.TAKEN,
+                col(theirs.edition_id) != record.id,
+                col(theirs.verdict) == Verdict.TAKEN,
+                col(theirs.final),
+            )
+        ).scalar_one()
+    )
+
+
 def due_now(session: Session, edition_id: int, now: datetime) -> None:
     """Make every pending batch due now: an operator's word that a late edition still goes out."""
     session.execute(
         update(Batch)
-        .where(col(Batch.edition_id) == edition_id, col(Batch.state) == BatchState.PENDING, col(Batch.due_at) < now)
-        .values(due_at=now)
+        .where(col(Batch.edition_id) == edition_id, col(Batch.state) == BatchState.PENDING)
+        .values(due_at=now, promised_at=now)
     )
 
 
@@ -165,6 +188,15 @@ def next_due(session: Session, edition_id: int) -> datetime | None:
     """When the next pending batch is due, None where none is pending."""
     return session.execute(
         select(func.min(col(Batch.due_at)).label("due")).where(
+            col(Batch.edition_id) == edition_id, col(Batch.state) == BatchState.PENDING
+        )
+    ).scalar_one_or_none()
+
+
+def first_promised(session: Session, edition_id: int) -> datetime | None:
+    """When the oldest pending batch was first due, None where none is pending."""
+    return session.execute(
+        select(func.min(col(Batch.promised_at))).where(
             col(Batch.edition_id) == edition_id, col(Batch.state) == BatchState.PENDING
         )
     ).scalar_one_or_none()
@@ -314,6 +346,7 @@ def make_child(session: Session, claimed: Claimed, rows: Sequence[int], *, due_a
         parent_id=parent.id,
         size=len(rows),
         due_at=due_at,
+        promised_at=parent.promised_at,
         state=BatchState.PENDING,
         tries=claimed.tries + 1,
         note=note[:500],
@@ -325,6 +358,12 @@ def make_child(session: Session, claimed: Claimed, rows: Sequence[int], *, due_a
             update(Delivery).where(col(Delivery.id).in_(rows[start : start + 500])).values(batch_id=child.id)
         )
     session.execute(update(Batch).where(col(Batch.id) == parent.id).values(size=col(Batch.size) - len(rows)))
+    # A late answer may come when the edition is closed already: somebody waits again, so it is open again.
+    session.execute(
+        update(EditionRecord)
+        .where(col(EditionRecord.id) == parent.edition_id, col(EditionRecord.state) == EditionState.CLOSED)
+        .values(state=EditionState.DISPATCHING, closed_at=None)
+    )
 
 
 def close_if_done(session: Session, edition_id: int, now: datetime) -> bool:

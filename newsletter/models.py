@@ -174,6 +174,7 @@ class Decision(Table, table=True):
     revision: int
     verdict: Verdict = Field(sa_column=Column(choice(Verdict), nullable=False))
     reason: str | None = Field(default=None, max_length=300)  # NULL for taken
+    source: str = Field(max_length=64)  # through which the newsletter met it
     edition_id: int = Field(foreign_key="edition.id")  # the edition that decided
     position: int | None = None  # from 1, in the edition; NULL unless taken
     final: bool = False
@@ -212,7 +213,8 @@ class Batch(Table, table=True):
     number: int  # from 1 within its edition
     parent_id: int | None = Field(default=None, foreign_key="batch.id")  # NULL: made by the freeze
     size: int  # deliveries that stand in it now
-    due_at: datetime = Field(sa_type=Instant)
+    due_at: datetime = Field(sa_type=Instant)  # of the next try
+    promised_at: datetime = Field(sa_type=Instant)  # when it was first due: what `stale_after` is measured from
     state: BatchState = Field(sa_column=Column(choice(BatchState), nullable=False))
     epoch: int = 0  # counts claims, so that a process which overslept cannot act on an old one
     tries: int = 0  # calls that ended with nothing accepted

@@ -13,6 +13,7 @@ from typing import Self
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
 
 from newsletter import ledger, migrations, store
 from newsletter.brief import Brief, Citation, Fact, Forecast, Narrative
@@ -27,7 +28,7 @@ from newsletter.models import EditionRecord, EditionState, Instance
 from newsletter.providers import Provider, open_provider
 from newsletter.schedule import Schedule, Slot
 from newsletter.settings import SECRET_VARIABLE, Newsletter, Settings
-from subscribers import connect, ensure_list, reading, transaction
+from subscribers import connect, ensure_list, is_suppressed, reading, transaction
 
 _SAMPLE_TOKEN = "proof"  # noqa: S105 # leads to a page that does nothing: no subscriber has it
 _JUMP_FLOOR = 100  # an audience that grows by fewer never needs a yes: a small list doubles in a day
@@ -307,7 +308,10 @@ class Newsroom:
             draft = self.draft(name, slot)
             drafted(draft)
             record = self._write(name, draft)
-            if draft.compiled is None or record.frozen_at is not None:
+            if record.frozen_at is not None:
+                draft = None  # another process was quicker: what goes out is its draft
+                break
+            if draft.compiled is None:
                 break
             if self._freeze(name, record, consent=consent, actor=actor):
                 break
@@ -362,18 +366,21 @@ class Newsroom:
         if now - slot.instant > newsletter.stale_after:
             late = hours(now - slot.instant)
             raise EditionError(name, f"its slot {slot} was {late} ago, past stale_after; --yes sends it", consent=True)
-        gap = newsletter.min_interval
-        gap = self.schedule(name).shortest_gap(now) / 2 if gap is None else gap
         with reading(self.engine) as session:
-            for other in store.frozen_editions(session, name):
-                apart = abs(other.slot_at - slot.instant)
-                if apart < gap:
-                    raise EditionError(
-                        name,
-                        f"its slot {slot} is only {hours(apart)} from the edition of {other.slot}, less than "
-                        f"min_interval ({hours(gap)}); --yes sends it",
-                        consent=True,
-                    )
+            self._ask_if_near(session, name, slot)
+
+    def _ask_if_near(self, session: Session, name: str, slot: Slot) -> None:
+        gap = self.settings.newsletter(name).min_interval
+        gap = self.schedule(name).shortest_gap(self.clock()) * 3 / 4 if gap is None else gap
+        for other in store.frozen_editions(session, name):
+            apart = abs(other.slot_at - slot.instant)
+            if other.slot != str(slot) and apart < gap:
+                raise EditionError(
+                    name,
+                    f"its slot {slot} is only {hours(apart)} from the edition of {other.slot}, less than "
+                    f"min_interval ({hours(gap)}); --yes sends it",
+                    consent=True,
+                )
 
     def _write(self, name: str, draft: Draft) -> EditionRecord:
         newsletter = self.settings.newsletter(name)
@@ -404,19 +411,12 @@ class Newsroom:
                 if audience.candidates
                 else f"nobody is confirmed on list {lists} yet; newsletter subscribers add puts people on it",
             )
-        with reading(self.engine) as session:
-            earlier = [e.candidates or 0 for e in store.frozen_editions(session, name)]
-        jump = self.settings.dispatch.audience_jump
-        last = earlier[0] if earlier else None
-        grown = last is not None and audience.candidates > max(last * jump, last + _JUMP_FLOOR)
-        if grown and not consent:
-            raise EditionError(
-                name,
-                f"its audience of {audience.candidates:,} is far larger than the last one of {last:,}; --yes sends it",
-                consent=True,
-            )
         with transaction(self.engine) as session:
+            # Asked again inside the transaction that freezes: another slot may have been started, people added.
             record = session.get_one(EditionRecord, draft.id)
+            if not consent:
+                self._ask_if_near(session, name, Slot.parse(record.slot, record.zone))
+                self._ask_if_grown(session, name)
             late = consent and (now - record.slot_at > timedelta(seconds=record.stale_after_s) or record.slot_at > now)
             frozen = ledger.freeze(
                 session,
@@ -437,6 +437,18 @@ class Newsroom:
             )
         return True
 
+    def _ask_if_grown(self, session: Session, name: str) -> None:
+        counts = ledger.count_audience(session, self.settings.newsletter(name).lists, self.clock())
+        total = sum(counts.values())
+        earlier = [edition.candidates or 0 for edition in store.frozen_editions(session, name)]
+        last = earlier[0] if earlier else None
+        if last is not None and total > max(last * self.settings.dispatch.audience_jump, last + _JUMP_FLOOR):
+            raise EditionError(
+                name,
+                f"its audience of {total:,} is far larger than the last one of {last:,}; --yes sends it",
+                consent=True,
+            )
+
     def _dispatch(
         self, record: EditionRecord, *, consent: bool, actor: str, report: Callable[[Progress], None]
     ) -> EditionRecord:
@@ -444,7 +456,7 @@ class Newsroom:
         edition_id = record.id
         with transaction(self.engine) as session:
             record = session.get_one(EditionRecord, edition_id)
-            due = ledger.next_due(session, edition_id)
+            due = ledger.first_promised(session, edition_id)
             stale = due is not None and self.clock() - due > timedelta(seconds=record.stale_after_s)
             if record.state is EditionState.PAUSED and (consent or not stale):
                 store.set_edition(
@@ -471,6 +483,9 @@ class Newsroom:
         self._refuse_if_unsafe(name)
         if not allowed(address.address, self.settings.dispatch.only_to):
             raise EditionError(name, "that address is outside dispatch.only_to")
+        with reading(self.engine) as session:
+            if is_suppressed(session, address.address):
+                raise EditionError(name, "that address is suppressed: nothing is mailed to it, no proof either")
         preview = self.preview(name)
         briefs = self._briefs_of(name, preview)
         message = self._compile(name, preview.slot, briefs, proof=True).message
@@ -506,8 +521,8 @@ class Newsroom:
             findings += self._check_newsletter(name, newsletter)
         findings += self._check_database()
         for name, source in self.settings.sources.items():
-            ok = source.path.is_dir()
-            findings.append(Finding(ok=ok, what=f"source {name}: {source.path}" + ("" if ok else " is no folder")))
+            fault = _folder_fault(source.path)
+            findings.append(Finding(ok=not fault, what=f"source {name}: {source.path}{fault}"))
         findings += self.provider.check()
         return findings
 
@@ -543,6 +558,13 @@ class Newsroom:
             if self.engine.dialect.name == "sqlite":
                 said = session.execute(text("PRAGMA quick_check(1)")).scalar_one()
                 findings.append(Finding(ok=said == "ok", what=f"database check-up: {said}"))
+        try:
+            with transaction(self.engine) as session:
+                session.execute(text("UPDATE instance SET id = id"))
+        except DBAPIError as error:
+            findings.append(
+                Finding(ok=False, what=f"database {self.engine.url.database} cannot be written: {error.orig}")
+            )
         for record, waiting in self.unfinished():
             said = f"{record.newsletter}, slot {record.slot}: {waiting:,} wait ({record.reason or record.state})"
             findings.append(Finding(ok=False, what=f"unfinished edition: {said}"))
@@ -568,6 +590,15 @@ _SAMPLE = Brief(
     forecasts=(Forecast(statement="There is a 50% chance of rain.", probability=0.5),),
     split="Political split",
 )
+
+
+def _folder_fault(folder: Path) -> str:
+    """Why a folder cannot be read, "" where it can."""
+    try:
+        next(folder.iterdir(), None)
+    except OSError as error:
+        return f": {error.strerror}"
+    return ""
 
 
 def _faults(collected: Sequence[Collected]) -> str:

@@ -16,6 +16,7 @@ from sqlmodel import Session, col
 
 from newsletter.brief import Brief
 from newsletter.edition import Message
+from newsletter.errors import EditionError
 from newsletter.models import (
     BriefRecord,
     Decision,
@@ -216,10 +217,7 @@ def candidates(session: Session, newsletter: str, sources: Sequence[str]) -> lis
 def sources_decided(session: Session, newsletter: str) -> set[str]:
     """The sources from which a newsletter has finally decided about anything: their first run is over."""
     rows = session.execute(
-        select(col(Sighting.source))
-        .join(Decision, col(Decision.brief_id) == col(Sighting.brief_id))
-        .where(col(Decision.newsletter) == newsletter, col(Decision.final))
-        .distinct()
+        select(col(Decision.source)).where(col(Decision.newsletter) == newsletter, col(Decision.final)).distinct()
     )
     return set(rows.scalars())
 
@@ -270,6 +268,7 @@ class Ruling:
 
     brief_id: int
     revision: int
+    source: str
     verdict: Verdict
     reason: str | None = None
     position: int | None = None
@@ -345,6 +344,7 @@ def write_draft(
         return record
     record.state = EditionState.SKIPPED if skipped else EditionState.DRAFT
     record.reason = skipped
+    record.zone, record.slot_at = slot.zone, slot.instant
     record.lists = list(lists)
     record.stale_after_s = int(stale_after.total_seconds())
     session.flush()
@@ -352,13 +352,17 @@ def write_draft(
     session.execute(delete(Decision).where(col(Decision.newsletter) == newsletter, ~col(Decision.final)))
     session.execute(delete(MessageRecord).where(col(MessageRecord.edition_id) == record.id))
     taken = 0
+    final = {(row.brief_id, row.revision) for row in _final(session, newsletter)}
     for ruling in rulings:
         taken += ruling.verdict is Verdict.TAKEN
+        if (ruling.brief_id, ruling.revision) in final:
+            continue  # decided meanwhile by another edition: the freeze finds the sum wrong and asks for a new draft
         session.add(
             Decision(
                 newsletter=newsletter,
                 brief_id=ruling.brief_id,
                 revision=ruling.revision,
+                source=ruling.source,
                 verdict=ruling.verdict,
                 reason=ruling.reason,
                 position=ruling.position,
@@ -381,9 +385,18 @@ def write_draft(
     return record
 
 
+def _final(session: Session, newsletter: str) -> list[Decision]:
+    return list(
+        session.execute(select(Decision).where(col(Decision.newsletter) == newsletter, col(Decision.final))).scalars()
+    )
+
+
 def load_message(stored: MessageRecord) -> Message:
-    """The Message of a row."""
-    return Message.from_json(json.loads(stored.content))
+    """The Message of a row. Raises EditionError where it is not the one that was written."""
+    message = Message.from_json(json.loads(stored.content))
+    if message.digest != stored.digest:
+        raise EditionError(f"message {stored.id}", "its text was changed in the database after it was compiled")
+    return message
 
 
 def message_record(session: Session, edition_id: int) -> MessageRecord | None:

@@ -348,7 +348,9 @@ def _words(text: str) -> float:
 
 def preheader(briefs: Sequence[Brief]) -> str:
     """The line that a mailbox shows beside the subject: what else is inside, long enough to fill it."""
-    lead = briefs[0].facts[0].text if briefs[0].facts else briefs[0].narratives[0].text
+    first = briefs[0]
+    told = [fact.text for fact in first.facts] + [view.text for view in first.narratives]
+    lead = told[0] if told else first.headline  # a brief shortened to its headline has nothing else
     others = " · ".join(brief.headline for brief in briefs[1:])
     if not others:
         return clip(one_line(lead), _PREHEADER.stop)

@@ -1,4 +1,4 @@
-"""What may happen to a subscription: ask, confirm, leave; and to an address: suppress, lift.
+"""What may happen to a subscription: ask, confirm, leave; and to an address: suppress.
 
 Every function works in the caller's session and leaves committing to it; every change writes the consent log. Time and
 randomness are arguments. What a person said against being mailed is never overruled by an operator's adding them.
@@ -6,10 +6,10 @@ randomness are arguments. What a person said against being mailed is never overr
 
 from datetime import datetime, timedelta
 
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from subscribers import tokens
-from subscribers.address import Mailbox
+from subscribers.address import Mailbox, key
 from subscribers.errors import NotAllowed, UnknownList
 from subscribers.models import (
     ConsentEvent,
@@ -48,11 +48,13 @@ def ask(session: Session, mailbox: Mailbox, to: MailingList, *, now: datetime, a
     """Put a request to join on record: pending until confirmed.
 
     A confirmed subscription stays as it is. A person who left may ask anew. Raises NotAllowed where the address is
-    suppressed.
+    suppressed, has bounced or has complained.
     """
     _refuse_suppressed(session, mailbox.key)
     subscriber = _subscriber(session, mailbox, now)
     subscription = _subscription(session, subscriber, to, now)
+    if subscription.state in {State.BOUNCED, State.COMPLAINED}:
+        raise NotAllowed(f"that address has {subscription.state} before")
     if subscription.state is not State.CONFIRMED and not _on_record(subscription):
         subscription.state, subscription.changed_at = State.PENDING, now
         _log(session, subscription, Happening.REQUESTED, now=now, actor=actor)
@@ -74,8 +76,10 @@ def add_confirmed(
         raise NotAllowed(f"that address has {subscription.state} before; only their own fresh opt-in lifts that")
     if subscription.state is State.CONFIRMED:
         return subscription, False
-    subscription.state, subscription.changed_at = State.CONFIRMED, now
     session.flush()
+    if _left_last(session, subscription):
+        raise NotAllowed("that address has unsubscribed before; only the link that it was given confirms it")
+    subscription.state, subscription.changed_at = State.CONFIRMED, now
     _log(session, subscription, Happening.CONFIRMED, now=now, actor=actor, evidence=evidence)
     return subscription, True
 
@@ -142,6 +146,11 @@ def suppress(
     return True
 
 
+def is_suppressed(session: Session, address: str) -> bool:
+    """Whether an address must not be mailed, whatever any list says."""
+    return session.get(Suppression, key(address)) is not None
+
+
 def find(session: Session, mailbox: Mailbox) -> Subscriber | None:
     """The person of an address, None where no list knows them."""
     return session.exec(select(Subscriber).where(Subscriber.key == mailbox.key)).first()
@@ -170,6 +179,20 @@ def _subscription(session: Session, subscriber: Subscriber, to: MailingList, now
         found = Subscription(list_id=to.id, subscriber_id=subscriber.id, state=State.PENDING, changed_at=now)
         session.add(found)
     return found
+
+
+def _left_last(session: Session, subscription: Subscription) -> bool:
+    """Whether the last word on a subscription, requests apart, is that the person left."""
+    last = session.exec(
+        select(ConsentEvent)
+        .where(
+            ConsentEvent.subscriber_id == subscription.subscriber_id,
+            ConsentEvent.list_id == subscription.list_id,
+            ConsentEvent.event != Happening.REQUESTED,
+        )
+        .order_by(col(ConsentEvent.id).desc())
+    ).first()
+    return last is not None and last.event is Happening.LEFT
 
 
 def _on_record(subscription: Subscription) -> bool:

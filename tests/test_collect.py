@@ -1,6 +1,7 @@
 """Promise 11: no gap, no repeat. Each revision of a brief is decided once; whatever waits is not lost."""
 
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -356,3 +357,22 @@ def test_a_template_folder_that_is_not_there_stops_the_edition(desk: Desk) -> No
     with pytest.raises(ConfigurationError, match=r"templates\.path: there is no folder .*nowhere"):
         newsroom.send("daily")
     assert any(finding.ok is False and "templates.path" in finding.what for finding in newsroom.check())
+
+
+def test_two_briefs_of_one_file_with_one_slug_are_two_briefs(desk: Desk, newsroom: Newsroom) -> None:
+    both = [{"headline": f"Story {n}", "slug": "wrap", "facts": [{"text": f"Fact {n}"}]} for n in (1, 2)]
+    (desk.folder / "briefs" / "page.json").write_text(json.dumps({"briefs": both}))
+    assert [(one.new, one.revised) for one in newsroom.collect()] == [(2, 0)]
+    assert [(one.new, one.revised) for one in newsroom.collect()] == [(0, 0)]
+    assert sorted(taken(newsroom.send("daily"))) == ["Story 1", "Story 2"]
+
+
+def test_a_pipe_or_a_strange_name_in_the_folder_costs_itself(desk: Desk, newsroom: Newsroom) -> None:
+    desk.brief("harbour")
+    os.mkfifo(desk.folder / "briefs" / "pipe.txt")
+    (Path(os.fsdecode(os.fsencode(desk.folder / "briefs") + b"/caf\xe9.txt"))).write_text("x")
+    faults = [str(fault) for fault in newsroom.collect()[0].faults]
+    assert len(faults) == 2
+    assert any("expected a file name in UTF-8" in fault for fault in faults)
+    assert any("pipe.txt: cannot be read: it is no ordinary file" in fault for fault in faults)
+    assert taken(newsroom.send("daily")) == ["Harbour makes the news"]

@@ -385,3 +385,17 @@ def test_premailer_and_mrml_keep_to_what_was_measured() -> None:
     assert "data-premailer" not in made or 'media="screen' in made
     assert "#outlook a{padding:0}" in made, "the reset stays in the head"
     assert "-ms-interpolation-mode" not in made.partition("<body")[2], "and is not inlined"
+
+
+def test_a_lead_shortened_to_its_headline_still_makes_a_mail() -> None:
+    many = [{"url": f"https://x.example.org/{'a' * 1900}{n}"} for n in range(60)]
+    made = compiled([brief(headline="Lead", facts=[{"text": "F", "citations": many}])])
+    assert made.html_bytes <= CLIP_BYTES
+    assert "Lead" in shown(made.message)
+
+
+def test_a_way_to_leave_that_shows_nothing_is_none(templates: Path) -> None:
+    file = templates / "digest" / "body.mjml.j2"
+    file.write_text(file.read_text().replace("unsubscribe</a>", "</a>").replace("Unsubscribe</a>", "&#160;</a>"))
+    with pytest.raises(CompileError, match="that nobody can see"):
+        compiled([brief()], templates)

@@ -602,3 +602,67 @@ def test_a_restored_database_names_the_same_copy_the_same(desk: Desk) -> None:
     desk.open().send("daily")
     assert len(desk.mails) == 4
     assert sum(b"Tower makes" in mail.read_bytes() for mail in desk.mails) == 2
+
+
+def test_a_late_answer_that_defers_somebody_opens_the_closed_edition_again(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted(["one later"]))
+    original = provider.submit
+
+    def slow(
+        message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
+    ) -> Iterator[Receipt]:
+        receipts = list(original(message, recipients, attempt, started))
+        desk.clock.forward(timedelta(minutes=6))
+        provider.submit = original  # type: ignore[method-assign] # the next call is quick
+        assert run(newsroom, desk.clock, edition, owner="second").state is EditionState.CLOSED
+        return iter(receipts)
+
+    provider.submit = slow  # type: ignore[method-assign] # the scripted provider answers late, once
+    assert run(newsroom, desk.clock, edition, owner="first").state is EditionState.CLOSED
+    found = tally(newsroom, edition)
+    assert (found.accepted, found.waiting, found.unknown) == (10, 0, 0)
+
+
+def test_retries_do_not_make_an_old_edition_young(desk: Desk) -> None:
+    """Staleness is measured from when a batch was first due, not from its next try."""
+    newsroom, edition = start(desk, 10, Scripted(["unreachable"] * 400))
+    record = run(newsroom, desk.clock, edition, step=600)
+    assert record.state is EditionState.PAUSED
+    assert "more than stale_after" in (record.reason or "")
+    assert desk.clock.now - record.slot_at < timedelta(hours=25)
+
+
+def test_what_ended_a_call_early_speaks_for_those_it_left_over() -> None:
+    first = [Receipt(DeliveryId("a"), Result.ACCEPTED)]
+    throttled = settle(ROWS, first, Throttled("p", timedelta(seconds=60)))
+    refused = settle(ROWS, first, ProviderRefused("p", "revoked"))
+    assert (throttled.later, throttled.later_after, throttled.pause) == ([2, 3], timedelta(seconds=60), None)
+    assert (refused.later, refused.pause) == ([2, 3], "p refuses: revoked")
+
+
+def test_a_second_slot_started_meanwhile_is_seen_inside_the_freeze(desk: Desk) -> None:
+    newsroom = desk.open()
+    other = desk.open()
+    desk.brief("harbour")
+    desk.people(newsroom, 2)
+    started: list[str] = []
+
+    def meanwhile(draft: object) -> None:
+        if not started:
+            started.append("other")
+            other.send("daily", "2026-11-23T06:30")
+
+    with pytest.raises(EditionError, match="from the edition of 2026-11-23T06:30"):
+        newsroom.send("daily", drafted=meanwhile)
+    assert len(desk.mails) == 2
+
+
+def test_a_message_that_was_changed_in_the_database_is_not_sent(desk: Desk) -> None:
+    newsroom, edition = start(desk, 3, provider := Scripted())
+    with transaction(newsroom.engine) as session:
+        stored = store.message_record(session, edition)
+        assert stored is not None
+        stored.content = stored.content.replace("Fact one", "Fact 1")
+    with pytest.raises(EditionError, match="was changed in the database"):
+        run(newsroom, desk.clock, edition)
+    assert provider.calls == []

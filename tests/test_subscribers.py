@@ -316,8 +316,12 @@ def test_who_left_bounced_or_complained_comes_back_only_by_their_own_word(engine
     with transaction(engine) as session, pytest.raises(NotAllowed, match=f"has {state} before"):
         _add(session)
     assert _state(engine) is state
-    _do(engine, _ask)
-    assert _state(engine) is State.PENDING, "and that is not mailed until it is confirmed"
+    if state is State.UNSUBSCRIBED:
+        _do(engine, _ask)
+        assert _state(engine) is State.PENDING, "and that is not mailed until it is confirmed"
+    else:
+        with transaction(engine) as session, pytest.raises(NotAllowed, match=f"has {state} before"):
+            _ask(session)
     with reading(engine) as session:
         assert session.execute(audience(["daily"], NOW)).all() == []
 
@@ -567,3 +571,19 @@ def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
         session.execute(text("SELECT 1"))
     assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
     engine.dispose()
+
+
+def test_asking_anew_for_somebody_who_left_does_not_let_an_operator_confirm_them(engine: Engine) -> None:
+    with transaction(engine) as session:
+        _add(session)
+    with transaction(engine) as session:
+        person = find(session, ADA)
+        assert person is not None
+        leave(session, person, None, now=NOW, actor="subscriber")
+    _do(engine, _ask)
+    with transaction(engine) as session, pytest.raises(NotAllowed, match="has unsubscribed before; only the link"):
+        _add(session)
+    with transaction(engine) as session:
+        token = confirmation_token(_ask(session), now=NOW, secret=SECRET)
+        confirm(session, token, now=NOW, secret=SECRET)
+    assert _state(engine) is State.CONFIRMED
