@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Engine
+from sqlmodel import Session
 
 from newsletter import formats, store
 from newsletter.brief import Brief
@@ -22,6 +23,8 @@ from newsletter.models import Sighting, Verdict
 from newsletter.settings import Folder, Newsletter
 from newsletter.store import Candidate, Ruling
 from subscribers import reading, transaction
+
+_AT_ONCE = 50  # briefs a transaction, so that no write lock is held past the 250 ms that other processes count on
 
 # ------------------------------------------------------------------------------------------ collecting
 
@@ -48,6 +51,8 @@ def collect(engine: Engine, sources: Mapping[str, Folder], now: datetime) -> lis
 
 
 def _collect_one(engine: Engine, name: str, source: Folder, now: datetime) -> Collected:
+    with reading(engine) as session:
+        before = store.sightings(session, name)  # before the files: what another process records since is not undone
     try:
         files = _files(source.path)
     except OSError as error:
@@ -72,7 +77,7 @@ def _collect_one(engine: Engine, name: str, source: Folder, now: datetime) -> Co
         remarks.extend(read.remarks)
         several = len(read.briefs) + len(read.faults) > 1
         found.extend(zip(_names(guid, read.briefs) if several else [guid], read.briefs, strict=False))
-    new, revised = _record(engine, name, found, now)
+    new, revised = _record(engine, name, before, found, now)
     return Collected(name, len(found), new, revised, tuple(faults), tuple(remarks))
 
 
@@ -108,14 +113,15 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _record(engine: Engine, source: str, found: Sequence[tuple[str, Brief]], now: datetime) -> tuple[int, int]:
+def _record(
+    engine: Engine, source: str, before: Mapping[str, Sighting], found: Sequence[tuple[str, Brief]], now: datetime
+) -> tuple[int, int]:
     """Write what is new; give how many briefs are new and how many revised. Opens no write lock where nothing is.
 
     A name that the folder no longer gives is withdrawn, so that deleting a file, or marking it as a draft, before the
-    edition starts is enough to hold a brief back; when the file comes back, so does the brief.
+    edition starts is enough to hold a brief back; when the file comes back, so does the brief. What another process
+    has recorded since `before` was read is newer than what we hold, and stays.
     """
-    with reading(engine) as session:
-        before = store.sightings(session, source)
 
     def gave(guid: str) -> str | None:
         """The hash of what stood there under that name until now."""
@@ -124,29 +130,39 @@ def _record(engine: Engine, source: str, found: Sequence[tuple[str, Brief]], now
     changed = [(guid, brief) for guid, brief in found if gave(guid) != brief.content_hash]
     given = {guid for guid, _ in found}
     gone = [guid for guid, sighting in before.items() if sighting.gone_at is None and guid not in given]
-    if not changed and not gone:
-        return 0, 0
     new = revised = 0
-    with transaction(engine) as session:
-        for guid, brief in changed:
-            known = store.brief_by_guid(session, source, guid)
-            if known and not same_story(known.brief, brief):
-                known = None  # the file's name, or the feed's guid, now stands for another story
-            if known is None:
-                known = store.brief_by_url(session, brief.url) if brief.url else None
-                known = known or store.brief_by_content(session, source, brief.content_hash)
-            if known is None:
-                record = store.add_brief(session, brief, now)
-                new += 1
-            else:
-                record = known.record
-                if brief.content_hash not in {record.content_hash, _hash_of(before.get(guid))}:
-                    store.add_revision(session, record, brief, now)
-                    revised += 1
-            store.see(session, source, guid, record, brief.content_hash)
-            session.flush()
-        store.withdraw(session, source, gone, now)
+    for start in range(0, len(changed), _AT_ONCE):
+        with transaction(engine) as session:
+            for guid, brief in changed[start : start + _AT_ONCE]:
+                if store.sighting_hash(session, source, guid) != _hash_of(before.get(guid)):
+                    continue
+                made = _record_one(session, source, guid, brief, before=_hash_of(before.get(guid)), now=now)
+                new, revised = new + (made == "new"), revised + (made == "revised")
+    for start in range(0, len(gone), _AT_ONCE):
+        with transaction(engine) as session:
+            store.withdraw(session, source, gone[start : start + _AT_ONCE], now)
     return new, revised
+
+
+def _record_one(session: Session, source: str, guid: str, brief: Brief, *, before: str | None, now: datetime) -> str:
+    """Record one brief under its name; say whether it is "new", "revised" or "known"."""
+    said = "known"
+    known = store.brief_by_guid(session, source, guid)
+    if known and not same_story(known.brief, brief):
+        known = None  # the file's name, or the feed's guid, now stands for another story
+    if known is None:
+        known = store.brief_by_url(session, brief.url) if brief.url else None
+        known = known or store.brief_by_content(session, source, brief.content_hash)
+    if known is None:
+        record, said = store.add_brief(session, brief, now), "new"
+    else:
+        record = known.record
+        if brief.content_hash not in {record.content_hash, before}:
+            store.add_revision(session, record, brief, now)
+            said = "revised"
+    store.see(session, source, guid, record, brief.content_hash)
+    session.flush()
+    return said
 
 
 def _hash_of(sighting: Sighting | None) -> str | None:

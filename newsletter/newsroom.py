@@ -360,6 +360,13 @@ class Newsroom:
         newsletter, now = self.settings.newsletter(name), self.clock()
         if consent:
             return
+        scheduled = next(self.schedule(name).upcoming(slot.instant - timedelta(minutes=1)), None)
+        if scheduled is None or scheduled.local != slot.local:
+            raise EditionError(
+                name,
+                f"{slot} is no slot of its schedule ({', '.join(newsletter.schedule)}); --yes sends it",
+                consent=True,
+            )
         if slot.instant > now:
             wait = hours(slot.instant - now)
             raise EditionError(name, f"its slot {slot} is {wait} ahead; --yes sends it now", consent=True)

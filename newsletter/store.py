@@ -152,6 +152,12 @@ def sightings(session: Session, source: str) -> dict[str, Sighting]:
     return {row.guid: row for row in rows}
 
 
+def sighting_hash(session: Session, source: str, guid: str) -> str | None:
+    """The hash of what a source gave last under a name, None where it never gave it."""
+    found = session.get(Sighting, (source, guid))
+    return found.content_hash if found else None
+
+
 def withdraw(session: Session, source: str, guids: Iterable[str], now: datetime) -> None:
     """Note that a source no longer gives these: what was not sent yet is no candidate until it comes back."""
     for guid in guids:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from newsletter import collect as collect_module
 from newsletter import store
 from newsletter.brief import Brief, Fact
 from newsletter.collect import decide, same_story
@@ -376,3 +377,37 @@ def test_a_pipe_or_a_strange_name_in_the_folder_costs_itself(desk: Desk, newsroo
     assert any("expected a file name in UTF-8" in fault for fault in faults)
     assert any("pipe.txt: cannot be read: it is no ordinary file" in fault for fault in faults)
     assert taken(newsroom.send("daily")) == ["Harbour makes the news"]
+
+
+def test_a_time_that_is_no_slot_asks_first(desk: Desk, newsroom: Newsroom) -> None:
+    desk.brief("harbour")
+    with pytest.raises(EditionError, match=r"2026-11-23T07:01 is no slot of its schedule \(0 7 \* \* \*\)") as refused:
+        newsroom.send("daily", "2026-11-23T07:01")
+    assert refused.value.consent
+    assert desk.mails == []
+
+
+def test_a_slow_reading_does_not_undo_what_another_process_recorded_meanwhile(
+    desk: Desk, newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = desk.brief("harbour")
+    newsroom.collect()
+    other = desk.open()
+    old = file.read_text().replace("Fact two", "Premature fact two")
+    file.write_text(old)
+    read = collect_module._files
+    once: list[Path] = []
+
+    def slow(folder: Path) -> list[Path]:
+        found = read(folder)
+        if not once:
+            once.append(folder)
+            file.write_text(old.replace("Premature fact two", "Retracted fact two"))
+            other.collect()
+            file.write_text(old)  # what the slow process still holds
+        return found
+
+    monkeypatch.setattr(collect_module, "_files", slow)
+    newsroom.collect()
+    (candidate,) = newsroom.select("daily").taken
+    assert "Retracted fact two" in candidate.brief.facts[1].text

@@ -650,7 +650,7 @@ def test_a_second_slot_started_meanwhile_is_seen_inside_the_freeze(desk: Desk) -
     def meanwhile(draft: object) -> None:
         if not started:
             started.append("other")
-            other.send("daily", "2026-11-23T06:30")
+            other.send("daily", "2026-11-23T06:30", consent=True)
 
     with pytest.raises(EditionError, match="from the edition of 2026-11-23T06:30"):
         newsroom.send("daily", drafted=meanwhile)
