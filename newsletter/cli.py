@@ -312,7 +312,7 @@ def send(
     if test is not None and (dry_run or slot is not None or out is not None):
         raise ConfigurationError("--test sends a proof of the next edition; it goes with no --dry-run, --slot or --out")
     if dry_run and out is not None:
-        raise ConfigurationError("--dry-run writes nothing; newsletter preview does")
+        raise ConfigurationError("--dry-run writes no preview; newsletter preview does")
     with _newsroom(config) as newsroom:
         if test is not None:
             _send_test(newsroom, name, test, as_json=as_json)

@@ -180,7 +180,7 @@ def _started(pid: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an edition is: deliveries settled by this run, of how many it found waiting."""
+    """How far an edition is: deliveries this run has called for, of how many it found waiting."""
 
     done: int
     total: int

@@ -37,7 +37,7 @@ class EditionState(StrEnum):
     DRAFT = "draft"  # compiled; nothing is frozen, all of it may be made anew
     SKIPPED = "skipped"  # empty or too thin at its slot; may be drafted again
     DISPATCHING = "dispatching"  # audience and messages are frozen
-    PAUSED = "paused"  # frozen, and waits for an operator; `reason` says why
+    PAUSED = "paused"  # frozen and stopped, `reason` says why; the next `send` goes on, unless it is stale
     CLOSED = "closed"  # nothing waits
     CANCELLED = "cancelled"  # an operator ended it; what had not left never will
 

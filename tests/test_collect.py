@@ -411,3 +411,31 @@ def test_a_slow_reading_does_not_undo_what_another_process_recorded_meanwhile(
     newsroom.collect()
     (candidate,) = newsroom.select("daily").taken
     assert "Retracted fact two" in candidate.brief.facts[1].text
+
+
+def test_the_first_run_of_a_second_source_is_bounded_though_it_shares_a_brief(desk: Desk, newsroom: Newsroom) -> None:
+    def write(place: str, name: str) -> None:
+        data = {"headline": name, "url": f"https://desk.example.org/{name}", "facts": [{"text": f"Fact of {name}"}]}
+        (desk.folder / place).mkdir(exist_ok=True)
+        (desk.folder / place / f"{name}.json").write_text(json.dumps(data))
+
+    write("briefs", "shared")
+    newsroom.send("daily")
+    newsroom.close()
+    desk.configure(lambda text: text + 'max_briefs = 2\n\n[sources.wire]\nkind = "folder"\npath = "wire"\n')
+    for name in ("shared", "one", "two", "three", "four"):
+        write("wire", name)
+    tomorrow(desk)
+    made = desk.open()
+    made.collect()
+    selection = made.select("daily")
+    assert (len(selection.taken), len(selection.left), len(selection.carried)) == (2, 2, 0)
+
+
+def test_a_draft_follows_its_newsletter_into_another_zone(desk: Desk, newsroom: Newsroom) -> None:
+    assert newsroom.send("daily").record.zone == "UTC"
+    newsroom.close()
+    desk.configure(lambda text: text + 'zone = "Europe/Berlin"\n')
+    desk.brief("harbour")
+    record = desk.open().send("daily").record
+    assert (record.zone, record.slot, record.slot_at.hour) == ("Europe/Berlin", "2026-11-23T07:00", 6)

@@ -666,3 +666,14 @@ def test_a_message_that_was_changed_in_the_database_is_not_sent(desk: Desk) -> N
     with pytest.raises(EditionError, match="was changed in the database"):
         run(newsroom, desk.clock, edition)
     assert provider.calls == []
+
+
+def test_no_proof_is_sent_to_a_suppressed_address(desk: Desk) -> None:
+    newsroom = desk.open()
+    desk.brief("harbour")
+    barred = parse("barred@example.org")
+    with transaction(newsroom.engine) as session:
+        suppress(session, barred, Reason.COMPLAINT, now=desk.clock(), actor="test", note=None)
+    with pytest.raises(EditionError, match="is suppressed"):
+        newsroom.test("daily", Recipient(DeliveryId("-"), barred.address, None, "-"))
+    assert desk.mails == []
