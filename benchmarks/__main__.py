@@ -21,6 +21,7 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from pathlib import Path
 
+from benchmarks.collecting import ENTRIES, FEEDS, collect_twice
 from newsletter import compile as compiler
 from newsletter import formats, markup
 from newsletter.edition import Contents, DeliveryId, Message, Recipient, Sender
@@ -196,6 +197,22 @@ def whole_job() -> None:
         row("the demo's main job, installed", f"{statistics.median(jobs):.2f} s", "under 5 s")
 
 
+def collecting() -> None:
+    """Collect 200 feeds over HTTP, twice."""
+    print(f"collecting {FEEDS} feeds of {ENTRIES} entries over HTTP on loopback, as a whole process")
+    found = collect_twice()
+    first, second = found["first"], found["second"]
+    row(
+        f"first run, {found['bytes'] / 1e6:.0f} MB, {first['new']:,} briefs new",
+        f"{first['seconds']:.1f} s",
+        "under 10 s",
+    )
+    row("its peak memory", f"{first['megabytes']:.0f} MB", "under 150 MB")
+    asked = second["asked"]
+    row("second run, nothing new", f"{second['seconds']:.1f} s", f"{asked.get('unchanged', 0)} answers “unchanged”")
+    row("feeds sent whole a second time", f"{asked.get('whole', 0)}", "0")
+
+
 def main() -> None:
     """Print everything; with an argument, be the process whose memory is measured."""
     if sys.argv[1:] == ["compile"]:
@@ -207,6 +224,7 @@ def main() -> None:
     against_npm(mjml)
     filling(message)
     whole_job()
+    collecting()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -25,6 +26,7 @@ PARTS = 100  # facts, narratives, forecasts or topics of one brief, each
 # headline read backwards ("Trojan source", CVE-2021-42574). Paragraphs are told apart by "\n\n" alone.
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ufeff\ufffe\uffff]")
 _BLANKS = re.compile(r"[ \t\xa0\u2000-\u200a\u202f\u205f\u3000]+")
+_LINE_ENDS = re.compile(r"[\r\n\x0b\x0c\x85\u2028\u2029]+")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 _MOST_MARKS = 30
 _UNSEEN = "\u00ad\u200b\u200c\u200d\u2060"  # soft hyphen and the zero-width ones: kept in words, no text by themselves
@@ -32,7 +34,9 @@ _UNSEEN = "\u00ad\u200b\u200c\u200d\u2060"  # soft hyphen and the zero-width one
 
 def one_line(text: str) -> str:
     """Text on one line: NFC, controls dropped, runs of blanks and line ends as one space, ends trimmed."""
-    text = _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", re.sub(r"[\r\n\x0b\x0c\x85\u2028\u2029]+", " ", text))
+    if text.isascii() and text.isprintable() and "  " not in text:
+        return text.strip()  # most texts: a feed of 50 entries comes by here a thousand times
+    text = _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", _LINE_ENDS.sub(" ", text))
     # Normalised last, or a dropped control would part a letter from its accent.
     text = unicodedata.normalize("NFC", _stream_safe(_FORBIDDEN.sub("", text)))
     text = _BLANKS.sub(" ", text).strip()
@@ -67,6 +71,29 @@ def slugify(text: str) -> str:
     plain = re.sub(r"['’]", "", plain)
     slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:80].rstrip("-")
     return slug or "brief-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_TRACKING = re.compile(r"(?:utm_\w+|fbclid|gclid|dclid|msclkid|mc_[ce]id|igshid|yclid|_hsenc|_hsmi|cmpid|ftag)\Z")
+
+
+def page_of(url: str) -> str | None:
+    """What two addresses of one page have in common; None for an address that names no page of its own.
+
+    The scheme, "www.", the case of the host, a "/" at the end, the order of a query and what campaigns add to it make
+    no difference. A site's front page is no page of its own: feeds without real links give it for every entry.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, port = (parts.hostname or "").removeprefix("www."), parts.port
+    except ValueError:
+        return None
+    path = parts.path.rstrip("/")
+    query = urlencode(sorted(pair for pair in parse_qsl(parts.query) if not _TRACKING.match(pair[0].lower())))
+    anchor = "" if _TRACKING.match(parts.fragment.partition("=")[0].lower()) else parts.fragment
+    if parts.scheme.lower() not in {"http", "https"} or not host or not (path or query or anchor):
+        return None
+    where = host if port in {None, 80, 443} else f"{host}:{port}"
+    return f"{where}{path}" + (f"?{query}" if query else "") + (f"#{anchor}" if anchor else "")
 
 
 def _or_none(value: Any) -> Any:
@@ -163,7 +190,8 @@ class Brief(_Value):
 
     `published` and `updated` are aware; a source that gives a day only means 00:00 UTC of it (`is_day`), null means
     that the source gives none. `slug` is made from the headline where the source has none. `language` is a BCP 47 tag.
-    A brief has at least a fact or a narrative: a headline alone is no story.
+    `summary` is what a source without facts and narratives says of the story, or what it says before them. A brief has
+    at least a fact, a narrative, a summary or an address to read on at: a headline alone is no story.
     """
 
     headline: Annotated[Line, Field(max_length=HEADLINE_CHARACTERS)]
@@ -172,6 +200,7 @@ class Brief(_Value):
     published: Instant | None = None
     updated: Instant | None = None
     image: Image | None = None
+    summary: Annotated[Prose | None, BeforeValidator(_or_none)] = None
     topics: tuple[Line, ...] = Field(default=(), max_length=PARTS)
     facts: tuple[Fact, ...] = Field(default=(), max_length=PARTS)
     narratives: tuple[Narrative, ...] = Field(default=(), max_length=PARTS)
@@ -188,8 +217,8 @@ class Brief(_Value):
 
     @model_validator(mode="after")
     def _has_a_story(self) -> Self:
-        if not self.facts and not self.narratives:
-            raise ValueError("a brief needs at least one fact or one narrative")
+        if not (self.facts or self.narratives or self.summary or self.url):
+            raise ValueError("a brief needs a fact, a narrative, a summary or a url")
         return self
 
     @property
@@ -199,8 +228,11 @@ class Brief(_Value):
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of the content, in hex: equal where two revisions say the same."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of the content, in hex: equal where two revisions say the same.
+
+        What is absent is left out, so that a part which a later version adds to briefs changes no hash.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()
 
 
 def is_day(instant: datetime) -> bool:

@@ -1,30 +1,43 @@
 """Sources -> Briefs in the store; and which of them an edition takes.
 
 Collecting recognises a brief again by the source's own name for it, by its web address, or by its very content, so that
-a renamed file or a rebuilt feed repeats nothing. Deciding (`decide`) is a function of values: each revision is taken,
-left with a reason, or carried over to the next edition; what is under embargo is not decided at all.
+a renamed file or a rebuilt feed repeats nothing. A source that fails costs itself: how it failed, and since when, is
+kept with it. Deciding (`decide`) is a function of values: each revision is taken, left with a reason, or carried over
+to the next edition; what is under embargo is not decided at all.
 """
 
 import errno
+import hashlib
+import queue
 import stat
+import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
-from sqlmodel import Session
 
-from newsletter import formats, store
-from newsletter.brief import Brief
+from newsletter import __version__, formats, store
+from newsletter.brief import Brief, page_of
 from newsletter.errors import BriefError, CollectError
-from newsletter.models import Sighting, Verdict
-from newsletter.settings import Folder, Newsletter
-from newsletter.store import Candidate, Ruling
+from newsletter.fetch import Fetched, Fetcher, FetchError, Validators
+from newsletter.models import Sighting, SourceRecord, Verdict
+from newsletter.settings import Endpoint, Feed, Folder, Newsletter
+from newsletter.store import Candidate, Found, Ruling, Shelf
 from subscribers import reading, transaction
 
+Source = Folder | Feed | Endpoint
+
+FIRST_WAIT = timedelta(minutes=1)  # after the second failure in a row; then it doubles
+LONGEST_WAIT = timedelta(hours=6)
 _AT_ONCE = 50  # briefs a transaction, so that no write lock is held past the 250 ms that other processes count on
+_HOSTS_AT_ONCE = 8
+_FAULTS_KEPT = 5  # of a reading, to be told again while the source stays as it is
 
 # ------------------------------------------------------------------------------------------ collecting
 
@@ -33,7 +46,8 @@ _AT_ONCE = 50  # briefs a transaction, so that no write lock is held past the 25
 class Collected:
     """What one source gave: how many briefs, of them new and revised, and what could not be read.
 
-    `error` is set where the source as a whole could not be read; then the rest is empty.
+    `error` is set where the source as a whole could not be read; then the rest is empty. `unchanged` is True where it
+    gives what it gave last time, as its server or its bytes say.
     """
 
     source: str
@@ -43,14 +57,39 @@ class Collected:
     faults: tuple[BriefError, ...] = ()
     remarks: tuple[str, ...] = ()
     error: CollectError | None = None
+    unchanged: bool = False
 
 
-def collect(engine: Engine, sources: Mapping[str, Folder], now: datetime) -> list[Collected]:
-    """Read every source and put what is new on record. A broken source or brief costs itself and nothing else."""
-    return [_collect_one(engine, name, source, now) for name, source in sources.items()]
+def collect(
+    engine: Engine, sources: Mapping[str, Source], fetcher: Fetcher, now: datetime, *, impatient: bool = False
+) -> list[Collected]:
+    """Read every source and put what is new on record. A broken source or brief costs itself and nothing else.
+
+    Web addresses are asked side by side, those of one host one after the other. A source that failed several times is
+    left alone for a while, unless the caller is `impatient`; one whose server named a time is left alone until then.
+    """
+    collected = {
+        name: _collect_folder(engine, name, source, now)
+        for name, source in sources.items()
+        if isinstance(source, Folder)
+    }
+    fetched = {name: source for name, source in sources.items() if not isinstance(source, Folder)}
+    with reading(engine) as session:
+        records = store.source_records(session, fetched)
+    due: dict[str, Feed | Endpoint] = {}
+    for name, source in fetched.items():
+        record = same_place(records.get(name), source)
+        if record and (until := record.not_before) and until > now and (record.wished or not impatient):
+            collected[name] = Collected(name, error=CollectError(name, source.url, _left_alone(record, until)))
+        else:
+            due[name] = source
+    for name, answer in _ask(due, records, fetcher):
+        source = due[name]
+        collected[name] = _take(engine, name, source, same_place(records.get(name), source), answer, now=now)
+    return [collected[name] for name in sources]
 
 
-def _collect_one(engine: Engine, name: str, source: Folder, now: datetime) -> Collected:
+def _collect_folder(engine: Engine, name: str, source: Folder, now: datetime) -> Collected:
     with reading(engine) as session:
         before = store.sightings(session, name)  # before the files: what another process records since is not undone
     try:
@@ -76,8 +115,8 @@ def _collect_one(engine: Engine, name: str, source: Folder, now: datetime) -> Co
         faults.extend(read.faults)
         remarks.extend(read.remarks)
         several = len(read.briefs) + len(read.faults) > 1
-        found.extend(zip(_names(guid, read.briefs) if several else [guid], read.briefs, strict=False))
-    new, revised = _record(engine, name, before, found, now)
+        found.extend(zip(_names(f"{guid}#", read) if several else [guid], read.briefs, strict=False))
+    new, revised = _record(engine, name, before, found, now, whole=True)
     return Collected(name, len(found), new, revised, tuple(faults), tuple(remarks))
 
 
@@ -86,16 +125,17 @@ def _read(file: Path) -> bytes:
     if not stat.S_ISREG(file.stat().st_mode):
         raise OSError(errno.EINVAL, "it is no ordinary file")
     with file.open("rb") as opened:
-        return opened.read(formats.LARGEST_FILE_BYTES + 1)
+        return opened.read(formats.LARGEST_FEED_BYTES + 1)
 
 
-def _names(guid: str, briefs: Sequence[Brief]) -> list[str]:
-    """A name for each brief of a file, by its slug; where two share one, by the number of its turn, too."""
+def _names(prefix: str, read: formats.Reading) -> list[str]:
+    """A name for each brief of a reading: the file's own, else its slug; where two share one, its turn, too."""
     turns: Counter[str] = Counter()
     names = []
-    for brief in briefs:
-        turns[brief.slug] += 1
-        names.append(f"{guid}#{brief.slug}" + (f"-{turns[brief.slug]}" if turns[brief.slug] > 1 else ""))
+    for brief, own in zip(read.briefs, read.names, strict=True):
+        name = own if own is not None else brief.slug
+        turns[name] += 1
+        names.append(f"{prefix}{name}" + (f"-{turns[name]}" if turns[name] > 1 else ""))
     return names
 
 
@@ -113,70 +153,226 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
+# ------------------------------------------------------------------------------------------ asking
+
+
+def same_place(record: SourceRecord | None, source: Source) -> SourceRecord | None:
+    """What is known of a source, None where it has moved since: another address is another server's business."""
+    there = None if isinstance(source, Folder) else source.url
+    return record if record is not None and record.url == there else None
+
+
+def _left_alone(record: SourceRecord, until: datetime) -> str:
+    if record.wished:
+        return f"its server asks to be left alone until {until:%Y-%m-%d %H:%M} UTC; the last answer: {record.error}"
+    return (
+        f"left alone until {until:%Y-%m-%d %H:%M} UTC: it failed {record.failures} times in a row, the last time: "
+        f"{record.error}; newsletter collect --now asks it at once"
+    )
+
+
+def patience(failures: int) -> timedelta | None:
+    """How long to leave a source alone after so many failures in a row: a single one may be chance, so none."""
+    if failures < 2:  # noqa: PLR2004 # the second
+        return None
+    return min(FIRST_WAIT * (1 << min(failures - 2, 16)), LONGEST_WAIT)
+
+
+Answer = Fetched | FetchError
+
+
+def _ask(
+    sources: Mapping[str, Feed | Endpoint], records: Mapping[str, SourceRecord], fetcher: Fetcher
+) -> Iterator[tuple[str, Answer]]:
+    """Ask every address; give the answers as they come, never more than a few waiting in memory.
+
+    One thread a host: a slow one holds up nobody else.
+    """
+    hosts: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        hosts.setdefault((urlsplit(source.url).hostname or "").lower(), []).append(name)
+    answers: queue.Queue[tuple[str, Answer]] = queue.Queue(maxsize=2)
+    over = threading.Event()
+
+    def ask(names: Sequence[str]) -> None:
+        down: dict[str, FetchError] = {}  # places that cannot even be connected to are not tried again for others
+        for name in names:
+            if over.is_set():
+                return
+            source = sources[name]
+            place = urlsplit(source.url).netloc.lower()
+            answer = down.get(place) or _ask_one(source, same_place(records.get(name), source), fetcher)
+            if isinstance(answer, FetchError) and answer.host_is_down:
+                down[place] = answer
+            answers.put((name, answer))
+
+    with ThreadPoolExecutor(_HOSTS_AT_ONCE, thread_name_prefix="fetch") as pool:
+        asking = [pool.submit(ask, names) for names in hosts.values()]
+        try:
+            for _ in sources:
+                yield answers.get()
+        finally:
+            over.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(one.done() for one in asking):  # whoever waits for room must find it, to see that it is over
+                with suppress(queue.Empty):
+                    answers.get(timeout=0.05)
+
+
+def _ask_one(source: Feed | Endpoint, record: SourceRecord | None, fetcher: Fetcher) -> Answer:
+    fresh = record is not None and record.reader == __version__  # another version may read more in the same bytes
+    known = Validators(record.etag, record.last_modified) if record is not None and fresh else Validators()
+    try:
+        return fetcher.get(source.url, known)
+    except FetchError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 # a bug costs its source, never the others nor the edition
+        return FetchError(f"could not be asked: {error!r}")
+
+
+def _take(
+    engine: Engine, name: str, source: Feed | Endpoint, record: SourceRecord | None, answer: Answer, *, now: datetime
+) -> Collected:
+    """Put on record what a source answered: its briefs, and how it fared."""
+    if isinstance(answer, FetchError):
+        return _failed(engine, name, source, answer.what, retry_after=answer.retry_after, now=now)
+    moved = [f"{name}: has moved for good to {answer.moved}: name that in the configuration"] if answer.moved else []
+    digest = hashlib.sha256(answer.body).hexdigest() if answer.body is not None else None
+    same = digest is None or (record is not None and record.reader == __version__ and record.body_hash == digest)
+    if record is not None and same:
+        with transaction(engine) as session:
+            store.source_unchanged(session, name, answer.validators.etag, answer.validators.last_modified, now)
+        remarks = (*moved, *(f"{fault} (as last time)" for fault in record.faults))
+        return Collected(name, record.briefs or 0, remarks=remarks, unchanged=True)
+    with reading(engine) as session:
+        before = store.sightings(session, name)
+    read = formats.read(answer.body or b"", name, base=answer.url, charset=answer.charset)
+    if read.faults and not read.briefs:
+        return _failed(engine, name, source, read.faults[0].what, now=now)
+    found = list(zip(_names("", read), read.briefs, strict=True))
+    new, revised = _record(engine, name, before, found, now, whole=False)
+    fared = SourceRecord(
+        name=name,
+        url=source.url,
+        reader=__version__,
+        etag=answer.validators.etag,
+        last_modified=answer.validators.last_modified,
+        body_hash=digest,
+        briefs=len(found),
+        faults=[str(fault) for fault in read.faults[:_FAULTS_KEPT]],
+        asked_at=now,
+        succeeded_at=now,
+    )
+    with transaction(engine) as session:  # last: killed before it, the source is asked and read again
+        store.source_read(session, fared)
+    return Collected(name, len(found), new, revised, read.faults, (*moved, *read.remarks))
+
+
+def _failed(
+    engine: Engine,
+    name: str,
+    source: Feed | Endpoint,
+    what: str,
+    *,
+    retry_after: timedelta | None = None,
+    now: datetime,
+) -> Collected:
+    with transaction(engine) as session:
+        record = store.source_failed(session, name, source.url, what, now)
+        wait: timedelta | None = retry_after or patience(record.failures)
+        record.not_before = now + wait if wait else None
+        record.wished = retry_after is not None
+    return Collected(name, error=CollectError(name, source.url, what))
+
+
+# ------------------------------------------------------------------------------------------ recording
+
+
 def _record(
-    engine: Engine, source: str, before: Mapping[str, Sighting], found: Sequence[tuple[str, Brief]], now: datetime
+    engine: Engine,
+    source: str,
+    before: Mapping[str, Sighting],
+    given: Sequence[tuple[str, Brief]],
+    now: datetime,
+    *,
+    whole: bool,
 ) -> tuple[int, int]:
     """Write what is new; give how many briefs are new and how many revised. Opens no write lock where nothing is.
 
-    A name that the folder no longer gives is withdrawn, so that deleting a file, or marking it as a draft, before the
-    edition starts is enough to hold a brief back; when the file comes back, so does the brief. What another process
-    has recorded since `before` was read is newer than what we hold, and stays.
+    Where `given` is the `whole` source, a name that it no longer gives is withdrawn, so that deleting a file, or
+    marking it as a draft, before the edition starts is enough to hold a brief back; when the file comes back, so does
+    the brief. A feed shows its newest entries only, so nothing follows from what it no longer gives. What another
+    process has recorded since `before` was read is newer than what we hold, and stays.
     """
-
-    def gave(guid: str) -> str | None:
-        """The hash of what stood there under that name until now."""
-        return before[guid].content_hash if guid in before and before[guid].gone_at is None else None
-
-    changed = [(guid, brief) for guid, brief in found if gave(guid) != brief.content_hash]
-    given = {guid for guid, _ in found}
-    gone = [guid for guid, sighting in before.items() if sighting.gone_at is None and guid not in given]
+    found = [Found.of(guid, brief) for guid, brief in given]
+    standing = {guid: row.content_hash for guid, row in before.items() if row.gone_at is None}
+    changed = [one for one in found if standing.get(one.guid) != one.content_hash]
+    gone = list(standing.keys() - {one.guid for one in found}) if whole else []
+    shared = _shared_pages(found)
     new = revised = 0
     for start in range(0, len(changed), _AT_ONCE):
         with transaction(engine) as session:
-            for guid, brief in changed[start : start + _AT_ONCE]:
-                if store.sighting_hash(session, source, guid) != _hash_of(before.get(guid)):
+            shelf = Shelf(session, source, changed[start : start + _AT_ONCE], now)
+            for one in changed[start : start + _AT_ONCE]:
+                last = before[one.guid].content_hash if one.guid in before else None
+                if shelf.hash_of(one.guid) != last:
                     continue
-                made = _record_one(session, source, guid, brief, before=_hash_of(before.get(guid)), now=now)
+                made = _record_one(shelf, one, shared, last=last)
                 new, revised = new + (made == "new"), revised + (made == "revised")
+            shelf.write()
     for start in range(0, len(gone), _AT_ONCE):
         with transaction(engine) as session:
             store.withdraw(session, source, gone[start : start + _AT_ONCE], now)
     return new, revised
 
 
-def _record_one(session: Session, source: str, guid: str, brief: Brief, *, before: str | None, now: datetime) -> str:
-    """Record one brief under its name; say whether it is "new", "revised" or "known"."""
-    said = "known"
-    known = store.brief_by_guid(session, source, guid)
-    if known and not same_story(known.brief, brief):
+def _shared_pages(found: Sequence[Found]) -> frozenset[str]:
+    """The pages that a source gives for several stories at once: they tell no story from another."""
+    stories: dict[str, set[str]] = {}
+    for one in found:
+        if one.page:
+            stories.setdefault(one.page, set()).add(one.brief.slug)
+    return frozenset(page for page, slugs in stories.items() if len(slugs) > 1)
+
+
+def _record_one(shelf: Shelf, found: Found, shared: Collection[str], *, last: str | None) -> str:
+    """Record one brief under its name; say whether it is "new", "revised" or "known".
+
+    `last` is the hash of what the source gave under that name the last time.
+    """
+    known = shelf.by_name(found.guid)
+    if known and not same_story(known.brief, found.brief):
         known = None  # the file's name, or the feed's guid, now stands for another story
+    if known is None and found.page and found.page not in shared:
+        known = shelf.by_page(found.page)
+        if known and known.here and not same_telling(known.brief, found.brief):
+            known = None  # a page whose content is exchanged: yesterday's story stood there
+    known = known or shelf.by_content(found.content_hash)
     if known is None:
-        known = store.brief_by_url(session, brief.url) if brief.url else None
-        known = known or store.brief_by_content(session, source, brief.content_hash)
-    if known is None:
-        record, said = store.add_brief(session, brief, now), "new"
-    else:
-        record = known.record
-        if brief.content_hash not in {record.content_hash, before}:
-            store.add_revision(session, record, brief, now)
-            said = "revised"
-    store.see(session, source, guid, record, brief.content_hash)
-    session.flush()
-    return said
+        shelf.add(found)
+        return "new"
+    # Of two sources with one story the latest word counts; but a summary is no word against facts and narratives.
+    tells = known.told_here or _is_full(found.brief) or not _is_full(known.brief)
+    if tells and found.content_hash not in {known.record.content_hash, last}:
+        shelf.revise(known, found)
+        return "revised"
+    shelf.see(known, found)
+    return "known"
 
 
-def _hash_of(sighting: Sighting | None) -> str | None:
-    return sighting.content_hash if sighting else None
+def _is_full(brief: Brief) -> bool:
+    return bool(brief.facts or brief.narratives)
 
 
 def same_story(before: Brief, after: Brief) -> bool:
     """Whether two briefs under one name are one story, corrected, or two stories.
 
-    The same address or headline makes one story; so does any fact that stayed word for word (any narrative, where
-    one of them has no facts).
+    The same page or headline makes one story; so does any fact that stayed word for word (any narrative, where one of
+    them has no facts), unless each has a page of its own: then a name was used again.
     """
-    if before.url and after.url:
-        return before.url == after.url or before.headline == after.headline
+    pages = [page_of(brief.url) if brief.url else None for brief in (before, after)]
+    if all(pages):
+        return pages[0] == pages[1] or before.headline == after.headline
     if before.headline == after.headline or before.slug == after.slug:
         return True
     if before.facts and after.facts:
@@ -184,8 +380,56 @@ def same_story(before: Brief, after: Brief) -> bool:
     return not _told(before).isdisjoint(_told(after))
 
 
+def same_telling(before: Brief, after: Brief) -> bool:
+    """Whether two briefs of one source at one page, under two names, are one story: a feed that was rebuilt.
+
+    They are where headline, date or any part of what is told stayed.
+    """
+    if before.headline == after.headline or before.slug == after.slug:
+        return True
+    if before.published is not None and before.published == after.published:
+        return True
+    return not _told(before).isdisjoint(_told(after))
+
+
 def _told(brief: Brief) -> set[str]:
-    return {fact.text for fact in brief.facts} | {view.text for view in brief.narratives}
+    told = {fact.text for fact in brief.facts} | {view.text for view in brief.narratives}
+    return told | ({brief.summary} if brief.summary else set())
+
+
+# ------------------------------------------------------------------------------------------ looking
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a web address would give as a source, before it is one. `feeds` are those that a web page names."""
+
+    url: str
+    answer: Fetched
+    read: formats.Reading
+    feeds: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The kind of source that it would be."""
+        return "json" if self.read.briefs and not any(self.read.names) else "feed"
+
+    @property
+    def is_empty(self) -> bool:
+        """True for a feed that can be read and holds nothing yet."""
+        return not self.read.briefs and not self.read.faults
+
+
+def look(url: str, fetcher: Fetcher) -> Look:
+    """Ask an address and read what it gives, on record nowhere. Raises CollectError where there is no answer."""
+    try:
+        answer = fetcher.get(url)
+    except FetchError as error:
+        raise CollectError("(new)", url, error.what) from None
+    body = answer.body or b""
+    read = formats.read(body, url, base=answer.url, charset=answer.charset)
+    feeds = () if read.briefs else tuple(formats.feeds_in(body, answer.url))
+    return Look(url, answer, read, feeds)
 
 
 # ------------------------------------------------------------------------------------------ deciding

@@ -82,7 +82,7 @@ def _shorten(contents: Contents, size: int) -> tuple[Contents, str]:
     """
     sizes = [len(brief.model_dump_json()) for brief in contents.briefs]
     whole = [index for index in range(len(sizes)) if index not in contents.cut]
-    told = [index for index, brief in enumerate(contents.briefs) if brief.facts or brief.narratives]
+    told = [index for index, brief in enumerate(contents.briefs) if brief.facts or brief.narratives or brief.summary]
     if not told:
         raise CompileError(
             f"{contents.newsletter.template}/body.mjml.j2",
@@ -94,11 +94,12 @@ def _shorten(contents: Contents, size: int) -> tuple[Contents, str]:
     if whole:
         said = f"{brief.slug}: shortened to “read on”, the mail was {size:,} bytes"
         few = tuple(fact.model_copy(update={"citations": fact.citations[:3]}) for fact in brief.facts)
-        fewer = brief.model_copy(update={"facts": few})
+        lede = typesetting.clip(brief.summary, 420) if brief.summary and not few else None
+        fewer = brief.model_copy(update={"facts": few, "summary": lede})
         cut_briefs = (*contents.briefs[:longest], fewer, *contents.briefs[longest + 1 :])
         return replace(contents, briefs=cut_briefs, cut=contents.cut | {longest}), said
     # Not validated again, which would refuse it: without facts and narratives it is no brief, but still a headline.
-    bare = brief.model_copy(update={"facts": (), "narratives": ()})
+    bare = brief.model_copy(update={"facts": (), "narratives": (), "summary": None})
     briefs = (*contents.briefs[:longest], bare, *contents.briefs[longest + 1 :])
     return replace(contents, briefs=briefs), f"{brief.slug}: shortened to its headline, the mail was {size:,} bytes"
 
@@ -289,7 +290,7 @@ def _compile_once(contents: Contents, sender: Sender, environments: _Environment
     html = tidy(inline(to_html(markup.bare(annotated), body)))
     text = _tidy_text(_render(environments, text_name, contents))
     subject = " ".join(_render(environments, subject_name, contents).split())
-    message = Message(sender, subject, html, text, contents.nonce)
+    message = Message(sender, subject, html, text, contents.nonce, str(contents.slot))
     _check(message, contents, body, text_name, subject_name)
     return message
 

@@ -29,6 +29,7 @@ FIRST_BACK_OFF = timedelta(seconds=2)
 LONGEST_BACK_OFF = timedelta(minutes=15)
 DEFERRED_WAIT = timedelta(minutes=15)  # greylisting opens after 5 to 15 minutes as a rule (RFC 6647 section 2.2)
 _PATIENCE = 5  # calls in a row without an answer, from an idempotent provider, before a person is asked
+_PROBED_WAIT = timedelta(minutes=1)
 _LOOK_AGAIN = timedelta(seconds=1)  # how often a waiting process looks whether another's batch came free
 
 
@@ -43,8 +44,11 @@ class Settlement:
     outcomes: Mapping[int, tuple[Outcome, str | None]] = field(default_factory=dict)
     later: Sequence[int] = ()  # for a child batch
     later_after: timedelta | None = None  # when `later`, or the whole batch, is due again; None: after a back-off
+    stays_after: timedelta | None = None  # when what stays in a batch that is split is due again; None: as `later`
     note: str | None = None
     pause: str | None = None  # why the edition waits for an operator
+    suspect: bool = False  # refused as a whole, perhaps for the sake of one recipient: `sift` says what then
+    provider_id: str | None = None  # the provider's name for the call
 
     def again(self, claimed: ledger.Claimed) -> "Settlement":
         """The same for a provider that can be called again without harm: what is unknown is tried again, later.
@@ -102,15 +106,43 @@ def settle(rows: Mapping[DeliveryId, int], receipts: Iterable[Receipt], error: E
     wait = max(waits, default=None)
     if later and not accepted and not outcomes:
         return Settlement(BatchState.PENDING, later_after=wait, note=note, pause=pause)
-    soon = timedelta() if accepted and ended is None else None
-    return Settlement(BatchState.DONE, outcomes, later, wait if waits else soon, note, pause)
+    refused = any(outcome is Outcome.REFUSED for outcome, _ in outcomes.values())
+    soon = timedelta() if (accepted or refused) and ended is None else None
+    provider_id = next((receipt.provider_id for receipt in answered.values() if receipt.provider_id), None)
+    return Settlement(
+        BatchState.DONE,
+        outcomes,
+        later,
+        wait if waits else soon,
+        note=note,
+        pause=pause,
+        provider_id=provider_id,
+    )
+
+
+def sift(rows: Sequence[int], refused: Settlement, *, proven: bool) -> Settlement:
+    """What a refusal of a whole call means, where the provider may have refused it for the sake of one recipient.
+
+    First a single recipient is tried. Only where such a call has been `proven` to be accepted since, somebody in this
+    batch must be the cause: it is halved until they are found, and refused. Else the message itself is at fault, the
+    edition waits for an operator, and nobody is marked.
+    """
+    first, rest = rows[: max(1, len(rows) // 2 if proven else 1)], rows[max(1, len(rows) // 2 if proven else 1) :]
+    if rest:
+        after = timedelta() if proven else None
+        return Settlement(BatchState.PENDING, {}, rest, after, timedelta(), note=refused.note)
+    if proven:
+        return Settlement(BatchState.DONE, {first[0]: (Outcome.REFUSED, (refused.note or "no reason given")[:300])})
+    # Due after the others, so that they are tried first when an operator lets it run: it may be about this one alone.
+    return replace(refused, later_after=_PROBED_WAIT, suspect=False)
 
 
 def _settle_error(error: Exception) -> Settlement:
     if isinstance(error, Throttled):
         return Settlement(BatchState.PENDING, later_after=error.retry_after, note=str(error))
     if isinstance(error, ProviderRefused):
-        return Settlement(BatchState.PENDING, later_after=timedelta(), note=str(error), pause=str(error))
+        said = str(error)
+        return Settlement(BatchState.PENDING, later_after=timedelta(), note=said, pause=said, suspect=error.suspect)
     if isinstance(error, DispatchError) and not isinstance(error, OutcomeUnknown):
         return Settlement(BatchState.PENDING, note=str(error))
     return Settlement(BatchState.UNKNOWN, note=str(error) or type(error).__name__)
@@ -341,13 +373,19 @@ class Dispatcher:
 
     def _record(self, edition_id: int, claimed: ledger.Claimed, settlement: Settlement) -> None:
         now = self.clock()
-        wait = settlement.later_after
-        due_at = now + (back_off(claimed.tries, self.jitter) if wait is None else wait)
         with transaction(self.engine) as session:
+            if settlement.suspect:
+                proven = ledger.suspect(session, claimed)
+                settlement = sift(list(claimed.rows.values()), settlement, proven=proven)
+            wait = settlement.later_after
+            due_at = now + (back_off(claimed.tries, self.jitter) if wait is None else wait)
             if settlement.state is BatchState.PENDING:
-                mine = ledger.give_back(session, claimed, due_at=due_at, note=settlement.note or "")
+                stays = due_at if settlement.stays_after is None else now + settlement.stays_after
+                mine = ledger.give_back(session, claimed, due_at=stays, note=settlement.note or "")
             else:
-                mine = ledger.finish(session, claimed, settlement.state, note=settlement.note)
+                mine = ledger.finish(
+                    session, claimed, settlement.state, note=settlement.note, provider_id=settlement.provider_id
+                )
             if mine and settlement.outcomes:
                 ledger.write_outcomes(session, settlement.outcomes)
             if mine and settlement.later:

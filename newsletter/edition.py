@@ -1,4 +1,4 @@
-"""What an edition is made of: Contents, Message, Recipient, Receipt. Values only, no I/O.
+"""What an edition is made of: Contents, Message, Recipient, Receipt, Event. Values only, no I/O.
 
 A Message is compiled once and filled for each recipient. What is open in it are **fields**, spelled with a nonce that
 occurs nowhere in the briefs (`[[d4f0a1.h.name]]`), so that text which happens to look like a field stays text. A field
@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NewType, Self
 
@@ -130,7 +130,8 @@ def spelling(nonce: str, name: str, *, html: bool) -> str:
 class Message:
     """One compiled form of an edition, with fields still open: what was approved is what goes out.
 
-    `subject` is one line without fields; `html` and `text` hold fields spelled with `nonce`.
+    `subject` is one line without fields; `html` and `text` hold fields spelled with `nonce`. `slot` is its edition's
+    ("2026-11-23T07:00"), None for a mail outside any edition.
     """
 
     sender: Sender
@@ -138,10 +139,12 @@ class Message:
     html: str
     text: str
     nonce: str
+    slot: str | None = None
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        told = json.dumps([_facts(self.sender), self.subject, self.html, self.text, self.nonce], ensure_ascii=False)
+        parts = [_facts(self.sender), self.subject, self.html, self.text, self.nonce, self.slot]
+        told = json.dumps(parts, ensure_ascii=False)
         object.__setattr__(self, "digest", hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest())
 
     def segments(self, part: str) -> Iterator[str | Blank]:
@@ -179,12 +182,14 @@ class Message:
             "html": self.html,
             "text": self.text,
             "nonce": self.nonce,
+            "slot": self.slot,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The Message that `to_json` told."""
-        return cls(Sender(**data["sender"]), data["subject"], data["html"], data["text"], data["nonce"])
+        sender = Sender(**data["sender"])
+        return cls(sender, data["subject"], data["html"], data["text"], data["nonce"], data["slot"])
 
 
 def _facts(sender: Sender) -> dict[str, Any]:
@@ -205,7 +210,8 @@ class Result(StrEnum):
 class Receipt:
     """One recipient's answer.
 
-    `reason` is scrubbed of addresses; `retry_after` is the provider's wish, None where it has none.
+    `reason` is scrubbed of addresses; `retry_after` is the provider's wish, None where it has none; `provider_id` is
+    the provider's name for what it took, None where it gives none.
     """
 
     delivery: DeliveryId
@@ -213,6 +219,46 @@ class Receipt:
     reason: str | None = None
     retry_after: timedelta | None = None
     suppress: bool = False
+    provider_id: str | None = None
+
+
+class EventKind(StrEnum):
+    """What a provider tells later about a copy, in one vocabulary for all of them."""
+
+    PROCESSED = "processed"  # the provider has begun to deliver it
+    DELAYED = "delayed"  # the mailbox's server said "later"; the provider tries again
+    DELIVERED = "delivered"  # the mailbox's server took it
+    BOUNCED = "bounced"  # the mailbox's server refused it for good: no such mailbox
+    BLOCKED = "blocked"  # refused this time: policy, reputation, a full mailbox
+    DROPPED = "dropped"  # the provider did not even try: its own list stands against it
+    COMPLAINED = "complained"  # the reader called it spam
+    LEFT = "left"  # the reader unsubscribed at the provider
+    REJOINED = "rejoined"  # and took that back
+    OPENED = "opened"
+    CLICKED = "clicked"
+    UNKNOWN = "unknown"  # a kind this version does not know: kept, never a crash
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that a provider told, after its signature was verified.
+
+    `id` is the provider's own, by which repeats are known. `delivery` and `attempt` are ours, sent along and told back;
+    None where the event carries none. Then, and only then, `address` holds the recipient's, to find them by. `reason`
+    is scrubbed of addresses. `machine` is True for an opening by a mail client's prefetch. `said` is the provider's
+    own word for the kind.
+    """
+
+    id: str
+    kind: EventKind
+    at: datetime
+    said: str
+    delivery: DeliveryId | None = None
+    attempt: AttemptId | None = None
+    provider_id: str | None = None
+    address: str | None = None
+    reason: str | None = None
+    machine: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,10 +89,14 @@ class Unreachable(DispatchError):
 
 
 class ProviderRefused(DispatchError):
-    """The provider refuses everybody's copy: a revoked key, an unverified sender, a full disk."""
+    """The provider refuses everybody's copy: a revoked key, an unverified sender, a full disk.
 
-    def __init__(self, provider: str, what: str) -> None:
-        self.provider, self.what = provider, what
+    `suspect` is True where it refused the request without a word about whose fault it is: then a single recipient may
+    have spoilt it for the others.
+    """
+
+    def __init__(self, provider: str, what: str, *, suspect: bool = False) -> None:
+        self.provider, self.what, self.suspect = provider, what, suspect
         super().__init__(_one_line(f"{provider} refuses: {what}"))
 
 

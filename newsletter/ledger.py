@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, insert, literal, or_, select, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
@@ -157,6 +157,20 @@ def due_now(session: Session, edition_id: int, now: datetime) -> None:
     )
 
 
+def mailable(
+    session: Session, lists: Sequence[str], now: datetime, *, after: int, limit: int
+) -> list[tuple[int, str, str | None, str]]:
+    """The people an edition would be mailed to now, by id from `after` on: id, address, name, link."""
+    who = audience(lists, now).subquery()
+    rows = session.execute(
+        select(who.c.subscriber_id, who.c.address, who.c.name, who.c.link)
+        .where(who.c.exclusion.is_(None), who.c.subscriber_id > after)
+        .order_by(who.c.subscriber_id)
+        .limit(limit)
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
 # ------------------------------------------------------------------------------------------ dispatching
 
 
@@ -279,58 +293,67 @@ def write_outcomes(session: Session, outcomes: Mapping[int, tuple[Outcome, str |
 
 def begin_call(session: Session, claimed: Claimed, *, now: datetime, lease_until: datetime) -> bool:
     """Claimed -> calling, the last act before the first byte. False where the claim is no longer ours: do not call."""
-    done = changed_rows(
-        session,
-        update(Batch)
-        .where(
-            col(Batch.id) == claimed.batch_id,
-            col(Batch.epoch) == claimed.epoch,
-            col(Batch.state) == BatchState.CLAIMED,
-            col(Batch.lease_until) > now,
-        )
-        .values(state=BatchState.CALLING, lease_until=lease_until),
-    )
-    return done == 1
+    mine = col(Batch.lease_until) > now
+    return _move(session, claimed, [BatchState.CLAIMED], mine, state=BatchState.CALLING, lease_until=lease_until)
 
 
 def give_back(session: Session, claimed: Claimed, *, due_at: datetime, note: str) -> bool:
     """Claimed or calling -> pending: surely nothing was accepted. False where the batch is no longer ours."""
-    done = changed_rows(
+    return _move(
         session,
-        update(Batch)
-        .where(
-            col(Batch.id) == claimed.batch_id,
-            col(Batch.epoch) == claimed.epoch,
-            col(Batch.state).in_([BatchState.CLAIMED, BatchState.CALLING]),
-        )
-        .values(
-            state=BatchState.PENDING,
-            owner=None,
-            lease_until=None,
-            due_at=due_at,
-            note=note[:500],
-            tries=col(Batch.tries) + 1,
-        ),
+        claimed,
+        [BatchState.CLAIMED, BatchState.CALLING],
+        state=BatchState.PENDING,
+        owner=None,
+        lease_until=None,
+        due_at=due_at,
+        note=note[:500],
+        tries=col(Batch.tries) + 1,
     )
-    return done == 1
 
 
-def finish(session: Session, claimed: Claimed, state: BatchState, *, note: str | None) -> bool:
+def finish(
+    session: Session, claimed: Claimed, state: BatchState, *, note: str | None, provider_id: str | None = None
+) -> bool:
     """Write what a call came to: done or unknown. A late answer for an unknown batch is taken.
 
     False where the batch was claimed anew since: the newer claim speaks for it.
     """
-    done = changed_rows(
+    return _move(
         session,
-        update(Batch)
-        .where(
-            col(Batch.id) == claimed.batch_id,
-            col(Batch.epoch) == claimed.epoch,
-            col(Batch.state).in_([BatchState.CLAIMED, BatchState.CALLING, BatchState.UNKNOWN]),
-        )
-        .values(state=state, owner=None, lease_until=None, note=note[:500] if note else None),
+        claimed,
+        [BatchState.CLAIMED, BatchState.CALLING, BatchState.UNKNOWN],
+        state=state,
+        owner=None,
+        lease_until=None,
+        note=note[:500] if note else None,
+        provider_id=provider_id[:200] if provider_id else None,
     )
-    return done == 1
+
+
+def _move(
+    session: Session, claimed: Claimed, states: Sequence[BatchState], *conditions: ColumnElement[bool], **values: Any
+) -> bool:
+    """Change a batch that stands where its claim left it. False where it no longer does."""
+    where = (col(Batch.id) == claimed.batch_id, col(Batch.epoch) == claimed.epoch, col(Batch.state).in_(states))
+    return changed_rows(session, update(Batch).where(*where, *conditions).values(**values)) == 1
+
+
+def suspect(session: Session, claimed: Claimed) -> bool:
+    """Mark a batch as refused without a word about whose fault it is. True where the message itself is proven good.
+
+    It is where a part of the same suspicion has been accepted since: then somebody in this batch spoils it.
+    """
+    batch = session.get_one(Batch, claimed.batch_id)
+    root = batch.suspect_id or claimed.batch_id
+    session.execute(update(Batch).where(col(Batch.id) == claimed.batch_id).values(suspect_id=root))
+    accepted = (
+        select(col(Delivery.id))
+        .join(Batch, col(Batch.id) == col(Delivery.batch_id))
+        .where(col(Batch.suspect_id) == root, col(Batch.state) == BatchState.DONE, col(Delivery.outcome).is_(None))
+        .limit(1)
+    )
+    return session.execute(accepted).first() is not None
 
 
 def make_child(session: Session, claimed: Claimed, rows: Sequence[int], *, due_at: datetime, note: str) -> None:
@@ -344,6 +367,7 @@ def make_child(session: Session, claimed: Claimed, rows: Sequence[int], *, due_a
         message_id=parent.message_id,
         number=number + 1,
         parent_id=parent.id,
+        suspect_id=parent.suspect_id,
         size=len(rows),
         due_at=due_at,
         promised_at=parent.promised_at,

@@ -20,6 +20,7 @@ from enum import StrEnum
 from sqlalchemy import JSON, Column, Index, Text, UniqueConstraint
 from sqlmodel import Field
 
+from newsletter.edition import EventKind
 from subscribers import Instant, Table, choice
 
 
@@ -74,6 +75,27 @@ class Fate(StrEnum):
     COMPLAINED = "complained"
 
 
+class EventRecord(Table, table=True):
+    """What a provider told later about a copy, verified, each event once. What it means for deliveries is not here."""
+
+    __tablename__ = "provider_event"
+    __table_args__ = (UniqueConstraint("provider", "event_id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    provider: str = Field(max_length=30)
+    event_id: str = Field(max_length=200)  # the provider's own
+    kind: EventKind = Field(sa_column=Column(choice(EventKind), nullable=False))
+    said: str = Field(max_length=60)  # the provider's word for the kind
+    at: datetime = Field(sa_type=Instant)  # when it happened, by the provider's clock
+    received_at: datetime = Field(sa_type=Instant)
+    delivery: str | None = Field(default=None, max_length=40, index=True)  # NULL: the event carries none
+    attempt: str | None = Field(default=None, max_length=40, index=True)  # the same
+    provider_id: str | None = Field(default=None, max_length=200)
+    address: str | None = Field(default=None, max_length=320)  # NULL unless `delivery` is
+    reason: str | None = Field(default=None, max_length=300)  # holds no address
+    machine: bool = False  # opened by a mail client's prefetch
+
+
 class Instance(Table, table=True):
     """The one row that says which database this is, and whether dispatch is halted."""
 
@@ -106,7 +128,8 @@ class BriefRecord(Table, table=True):
     __tablename__ = "brief"
 
     id: int | None = Field(default=None, primary_key=True)
-    url: str | None = Field(default=None, max_length=2048, index=True)  # NULL: the brief has none
+    url: str | None = Field(default=None, max_length=2048)  # NULL: the brief has none
+    page: str | None = Field(default=None, max_length=2048, index=True)  # the url as `newsletter.brief.page_of` sees it
     headline: str = Field(max_length=300)
     revision: int = 1  # the newest
     content_hash: str = Field(max_length=64, index=True)  # of the newest revision
@@ -119,12 +142,35 @@ class Sighting(Table, table=True):
     __tablename__ = "sighting"
 
     source: str = Field(max_length=64, primary_key=True)
-    guid: str = Field(max_length=500, primary_key=True)  # a file's path in a folder
+    guid: str = Field(max_length=500, primary_key=True)  # a file's path in a folder, an entry's id in a feed
     brief_id: int = Field(foreign_key="brief.id", index=True)
     content_hash: str = Field(
         max_length=64
     )  # of what this source gave last: two sources may tell one story differently
     gone_at: datetime | None = Field(default=None, sa_type=Instant)  # withdrawn from the source; NULL: it stands there
+
+
+class SourceRecord(Table, table=True):
+    """How a source that is fetched has fared. A folder has no row: it is read whole each time."""
+
+    __tablename__ = "source"
+
+    name: str = Field(max_length=64, primary_key=True)
+    url: str = Field(max_length=2048)  # what the row is about: another url in the configuration makes it worthless
+    reader: str | None = Field(default=None, max_length=20)  # the program's version that read it; NULL: none did yet
+    etag: str | None = Field(default=None, max_length=500)  # NULL: the server gave none, or it was not read whole
+    last_modified: str | None = Field(default=None, max_length=100)  # the same
+    body_hash: str | None = Field(default=None, max_length=64)  # of what was read last; NULL: nothing yet
+    briefs: int | None = None  # how many the last reading gave; NULL: nothing yet
+    faults: list[str] = Field(sa_column=Column(JSON, nullable=False))  # what that reading could not read, the first few
+    asked_at: datetime = Field(sa_type=Instant)
+    succeeded_at: datetime | None = Field(default=None, sa_type=Instant)  # NULL: never
+    failed_at: datetime | None = Field(default=None, sa_type=Instant)  # NULL: never
+    error: str | None = Field(default=None, max_length=500)  # of the last failure
+    failures: int = 0  # in a row, up to now
+    failures_ever: int = 0
+    not_before: datetime | None = Field(default=None, sa_type=Instant)  # the server's wish, or our back-off; NULL: now
+    wished: bool = False  # `not_before` is the server's own wish
 
 
 class RevisionRecord(Table, table=True):
@@ -223,6 +269,9 @@ class Batch(Table, table=True):
     attempt: str | None = Field(default=None, max_length=32)  # of the latest call; NULL: none yet
     provider_id: str | None = Field(default=None, max_length=200)  # the provider's name for the call; NULL: gave none
     note: str | None = Field(default=None, max_length=500)  # the latest error, scrubbed
+    # The batch whose call was refused without a word about whose fault it is, and of which this one is a part or all;
+    # NULL: no such thing happened. An acceptance among its parts proves that the message itself is good.
+    suspect_id: int | None = Field(default=None, foreign_key="batch.id", index=True)
 
 
 class Delivery(Table, table=True):

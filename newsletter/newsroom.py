@@ -11,39 +11,30 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from newsletter import ledger, migrations, store
-from newsletter.brief import Brief, Citation, Fact, Forecast, Narrative
-from newsletter.collect import Collected, Selection, collect, decide
-from newsletter.compile import Compiled, compile_message
-from newsletter.dispatch import Dispatcher, Progress, allowed, hours
-from newsletter.edition import AttemptId, Contents, DeliveryId, Finding, Message, Receipt, Recipient, Result, Sender
-from newsletter.errors import CompileError, ConfigurationError, EditionError
+from newsletter import ledger, migrations, safeguards, store
+from newsletter.brief import Brief
+from newsletter.collect import Collected, Selection, Source, collect, decide, same_place
+from newsletter.compile import Compiled
+from newsletter.dispatch import Dispatcher, Progress, allowed
+from newsletter.drafting import Draft, compile_edition, draft_edition
+from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Recipient, Result
+from newsletter.errors import ConfigurationError, EditionError
+from newsletter.fetch import Fetcher, user_agent
 from newsletter.ledger import Tally
-from newsletter.mime import HeaderError, Mould
-from newsletter.models import EditionRecord, EditionState, Instance
+from newsletter.mime import Mould
+from newsletter.models import EditionRecord, EditionState, Instance, SourceRecord
 from newsletter.providers import Provider, open_provider
 from newsletter.schedule import Schedule, Slot
-from newsletter.settings import SECRET_VARIABLE, Newsletter, Settings
+from newsletter.settings import Outbox, Settings
+from newsletter.store import OnRecord
 from subscribers import connect, ensure_list, is_suppressed, reading, transaction
 
 _SAMPLE_TOKEN = "proof"  # noqa: S105 # leads to a page that does nothing: no subscriber has it
-_JUMP_FLOOR = 100  # an audience that grows by fewer never needs a yes: a small list doubles in a day
 _REDRAFTS = 3  # how often a draft is remade because another process was quicker
-
-
-@dataclass(frozen=True)
-class Draft:
-    """An edition before its audience is frozen. `compiled` is None, and `skipped` says why, where it is too thin."""
-
-    slot: Slot
-    collected: list[Collected]
-    selection: Selection
-    compiled: Compiled | None
-    skipped: str | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +63,26 @@ class Sent:
     briefs: int | None
     halted: bool = False  # somebody halted all dispatch meanwhile
     unfinished: tuple[tuple[EditionRecord, int], ...] = ()  # other editions in which deliveries wait, and how many
+
+
+@dataclass(frozen=True)
+class EditionAccount:
+    """What is on record of an edition. `tally` is None where it was never frozen; `unknown` holds addresses."""
+
+    record: EditionRecord
+    tally: Tally | None
+    headlines: list[str]
+    unknown: list[str]
+
+
+@dataclass(frozen=True)
+class SourceAccount:
+    """A source, how it has fared (None: a folder, or never asked), and how many briefs on record it has given."""
+
+    name: str
+    source: Source
+    fared: SourceRecord | None
+    briefs: int
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,7 @@ class Newsroom:
     clock: Callable[[], datetime] = _now
     backup: Path | None = None  # the copy that was made before the database was brought up to date, if it was
     _provider: Provider | None = field(default=None, repr=False)
+    _fetcher: Fetcher | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, settings: Settings, clock: Callable[[], datetime] = _now) -> Self:
@@ -124,9 +136,11 @@ class Newsroom:
         return cls(settings, engine, clock, backup)
 
     def close(self) -> None:
-        """Give back the database and the provider."""
+        """Give back the database, the provider and the connections."""
         if self._provider is not None:
             self._provider.close()
+        if self._fetcher is not None:
+            self._fetcher.close()
         self.engine.dispose()
 
     def __enter__(self) -> Self:
@@ -141,6 +155,19 @@ class Newsroom:
         if self._provider is None:
             self._provider = open_provider(self.settings.provider)
         return self._provider
+
+    @property
+    def outbox(self) -> Path | None:
+        """The folder that takes the mails, None where they go to another provider."""
+        return self.settings.provider.path if isinstance(self.settings.provider, Outbox) else None
+
+    @property
+    def fetcher(self) -> Fetcher:
+        """The one HTTP client, within the limits of the configuration."""
+        if self._fetcher is None:
+            agent = user_agent(self.settings.site.url)
+            self._fetcher = Fetcher(self.settings.fetch, user_agent=agent, clock=self.clock)
+        return self._fetcher
 
     # -------------------------------------------------------------------------------------- slots
 
@@ -167,10 +194,24 @@ class Newsroom:
 
     # -------------------------------------------------------------------------------------- collecting
 
-    def collect(self, name: str | None = None) -> list[Collected]:
-        """Read the sources of a newsletter, or of all, and put what is new on record."""
+    def collect(self, name: str | None = None, *, impatient: bool = False) -> list[Collected]:
+        """Read the sources of a newsletter, or of all, and put what is new on record.
+
+        The `impatient` ask again at once what is left alone because it failed several times.
+        """
         names = self.settings.sources_of(self.settings.newsletter(name)) if name else tuple(self.settings.sources)
-        return collect(self.engine, {source: self.settings.sources[source] for source in names}, self.clock())
+        sources = {source: self.settings.sources[source] for source in names}
+        return collect(self.engine, sources, self.fetcher, self.clock(), impatient=impatient)
+
+    def sources(self) -> list[SourceAccount]:
+        """The configured sources, and how each has fared."""
+        with reading(self.engine) as session:
+            records = store.source_records(session, self.settings.sources)
+            counts = store.briefs_by_source(session)
+        return [
+            SourceAccount(name, source, same_place(records.get(name), source), counts.get(name, 0))
+            for name, source in self.settings.sources.items()
+        ]
 
     def select(self, name: str) -> Selection:
         """Which of the briefs on record the next edition of a newsletter would take."""
@@ -184,50 +225,8 @@ class Newsroom:
 
     def draft(self, name: str, slot: Slot) -> Draft:
         """Collect, decide and compile the edition of a slot. Writes nothing but what the sources gave."""
-        newsletter = self.settings.newsletter(name)
         collected = self.collect(name)
-        selection = self.select(name)
-        taken = [candidate.brief for candidate in selection.taken]
-        if len(taken) < newsletter.min_briefs:
-            found = f"{len(taken)} brief{'' if len(taken) == 1 else 's'}"
-            return Draft(slot, collected, selection, None, f"{found}, fewer than min_briefs = {newsletter.min_briefs}")
-        return Draft(slot, collected, selection, self._compile(name, slot, taken), None)
-
-    def _compile(self, name: str, slot: Slot, briefs: Sequence[Brief], *, proof: bool = False) -> Compiled:
-        folder = self.settings.templates.path
-        if folder is not None and not folder.is_dir():
-            raise ConfigurationError(f"templates.path: there is no folder {folder}", file=self.settings.file)
-        contents = self._contents(name, slot, briefs, proof=proof)
-        compiled = compile_message(contents, self.sender(name), folder)
-        try:
-            Mould(compiled.message)
-        except HeaderError as error:
-            raise ConfigurationError(f"newsletters.{name}: {error}", file=self.settings.file) from None
-        return compiled
-
-    def _contents(self, name: str, slot: Slot, briefs: Sequence[Brief], *, proof: bool) -> Contents:
-        newsletter = self.settings.newsletter(name)
-        told = "".join(brief.model_dump_json() for brief in briefs) + newsletter.model_dump_json()
-        nonce = "d" + secrets.token_hex(3)
-        while nonce in told:
-            nonce = "d" + secrets.token_hex(3)
-        full = newsletter.full_briefs
-        cut = frozenset(range(full, len(briefs))) if full is not None else frozenset()
-        return Contents(name, newsletter, self.settings.site, slot, tuple(briefs), nonce, proof, cut)
-
-    def sender(self, name: str) -> Sender:
-        """The constant headers of a newsletter's mails."""
-        newsletter = self.settings.newsletter(name)
-        mailbox = newsletter.mailbox
-        return Sender(
-            newsletter_id=name,
-            from_name=mailbox.display_name or newsletter.title,
-            from_address=mailbox.addr_spec,
-            reply_to=newsletter.reply_to,
-            list_name=newsletter.title,
-            list_id=self.settings.list_id_of(name),
-            site_url=self.settings.site.url,
-        )
+        return draft_edition(self.settings, name, slot, collected, self.select(name))
 
     def preview(self, name: str, slot_text: str | None = None) -> Preview:
         """The next digest of a newsletter as a reader would see it, compiled afresh from the templates on the disk.
@@ -242,7 +241,7 @@ class Newsroom:
             with reading(self.engine) as session:
                 briefs = store.briefs_of(session, went_out.id or 0)
             slot = Slot.parse(went_out.slot, went_out.zone)
-            compiled = self._compile(name, slot, briefs)
+            compiled = compile_edition(self.settings, name, slot, briefs)
             note = f"the edition of {slot} again, which has gone out: nothing new waits"
         if compiled is None:
             raise EditionError(name, f"nothing to preview: {draft.skipped}{_faults(draft.collected)}")
@@ -301,10 +300,11 @@ class Newsroom:
         for _ in range(_REDRAFTS):
             with reading(self.engine) as session:
                 record = store.edition(session, name, slot)
-                before = ledger.tally(session, record) if record and record.frozen_at else None
+                before = _tally(session, record) if record else None
             if record is not None and record.frozen_at is not None:
                 break
-            self._ask_before_freezing(name, slot, consent=consent)
+            if not consent:
+                self._ask_before_freezing(name, slot)
             draft = self.draft(name, slot)
             drafted(draft)
             record = self._write(name, draft)
@@ -319,7 +319,7 @@ class Newsroom:
             raise EditionError(name, "another process keeps remaking this edition; try again")
         record = self._dispatch(record, consent=consent, actor=actor, report=report)
         with reading(self.engine) as session:
-            tally = ledger.tally(session, record) if record.frozen_at else None
+            tally = _tally(session, record)
             stored = store.message_record(session, record.id or 0)
             halted = store.instance(session).halted_at is not None
         return Sent(
@@ -341,53 +341,16 @@ class Newsroom:
 
     def _refuse_if_unsafe(self, name: str) -> None:
         with reading(self.engine) as session:
-            row = store.instance(session)
-        if row.halted_at is not None:
-            why = f" ({row.halt_reason})" if row.halt_reason else ""
-            raise EditionError(
-                name,
-                f"all dispatch is halted since {row.halted_at:%Y-%m-%d %H:%M} UTC by {row.halted_by}{why}; "
-                "newsletter unhalt lets it run",
-            )
-        if self.provider.live and self.settings.database.instance != row.instance_id:
-            raise ConfigurationError(
-                f"{self.provider.name} mails real people, and this database is not claimed: if it is no copy, set "
-                f'instance = "{row.instance_id}" under [database]',
-                file=self.settings.file,
-            )
+            database = store.instance(session)
+        safeguards.refuse_if_halted(name, database)
+        safeguards.refuse_if_not_claimed(self.settings, self.provider, database)
 
-    def _ask_before_freezing(self, name: str, slot: Slot, *, consent: bool) -> None:
+    def _ask_before_freezing(self, name: str, slot: Slot) -> None:
         newsletter, now = self.settings.newsletter(name), self.clock()
-        if consent:
-            return
-        scheduled = next(self.schedule(name).upcoming(slot.instant - timedelta(minutes=1)), None)
-        if scheduled is None or scheduled.local != slot.local:
-            raise EditionError(
-                name,
-                f"{slot} is no slot of its schedule ({', '.join(newsletter.schedule)}); --yes sends it",
-                consent=True,
-            )
-        if slot.instant > now:
-            wait = hours(slot.instant - now)
-            raise EditionError(name, f"its slot {slot} is {wait} ahead; --yes sends it now", consent=True)
-        if now - slot.instant > newsletter.stale_after:
-            late = hours(now - slot.instant)
-            raise EditionError(name, f"its slot {slot} was {late} ago, past stale_after; --yes sends it", consent=True)
+        safeguards.ask_about_slot(name, newsletter, slot, now)
         with reading(self.engine) as session:
-            self._ask_if_near(session, name, slot)
-
-    def _ask_if_near(self, session: Session, name: str, slot: Slot) -> None:
-        gap = self.settings.newsletter(name).min_interval
-        gap = self.schedule(name).shortest_gap(self.clock()) * 3 / 4 if gap is None else gap
-        for other in store.frozen_editions(session, name):
-            apart = abs(other.slot_at - slot.instant)
-            if other.slot != str(slot) and apart < gap:
-                raise EditionError(
-                    name,
-                    f"its slot {slot} is only {hours(apart)} from the edition of {other.slot}, less than "
-                    f"min_interval ({hours(gap)}); --yes sends it",
-                    consent=True,
-                )
+            frozen = store.frozen_editions(session, name)
+        safeguards.ask_if_near(name, newsletter, slot, frozen, now)
 
     def _write(self, name: str, draft: Draft) -> EditionRecord:
         newsletter = self.settings.newsletter(name)
@@ -408,22 +371,20 @@ class Newsroom:
 
     def _freeze(self, name: str, draft: EditionRecord, *, consent: bool, actor: str) -> bool:
         """Freeze the audience. False where another process remade the draft in between."""
-        now = self.clock()
+        newsletter, now = self.settings.newsletter(name), self.clock()
         audience = self.audience(name)
-        lists = ", ".join(self.settings.newsletter(name).lists)
-        if not audience.mailable:
-            raise EditionError(
-                name,
-                f"nobody to mail on list {lists} ({audience.candidates} confirmed, none of them may be mailed)"
-                if audience.candidates
-                else f"nobody is confirmed on list {lists} yet; newsletter subscribers add puts people on it",
-            )
+        safeguards.refuse_if_nobody(name, newsletter, candidates=audience.candidates, mailable=audience.mailable)
         with transaction(self.engine) as session:
             # Asked again inside the transaction that freezes: another slot may have been started, people added.
             record = session.get_one(EditionRecord, draft.id)
+            if self.provider.largest_edition is not None:
+                mailable = ledger.count_audience(session, newsletter.lists, now).get(None, 0)
+                safeguards.refuse_if_too_many(name, self.provider, mailable)
             if not consent:
-                self._ask_if_near(session, name, Slot.parse(record.slot, record.zone))
-                self._ask_if_grown(session, name)
+                earlier = store.frozen_editions(session, name)
+                safeguards.ask_if_near(name, newsletter, Slot.parse(record.slot, record.zone), earlier, now)
+                candidates = sum(ledger.count_audience(session, newsletter.lists, now).values())
+                safeguards.ask_if_grown(name, candidates, earlier, self.settings.dispatch.audience_jump)
             late = consent and (now - record.slot_at > timedelta(seconds=record.stale_after_s) or record.slot_at > now)
             frozen = ledger.freeze(
                 session,
@@ -443,18 +404,6 @@ class Newsroom:
                 note=f"{frozen.candidates} candidates" + (", with --yes" if consent else ""),
             )
         return True
-
-    def _ask_if_grown(self, session: Session, name: str) -> None:
-        counts = ledger.count_audience(session, self.settings.newsletter(name).lists, self.clock())
-        total = sum(counts.values())
-        earlier = [edition.candidates or 0 for edition in store.frozen_editions(session, name)]
-        last = earlier[0] if earlier else None
-        if last is not None and total > max(last * self.settings.dispatch.audience_jump, last + _JUMP_FLOOR):
-            raise EditionError(
-                name,
-                f"its audience of {total:,} is far larger than the last one of {last:,}; --yes sends it",
-                consent=True,
-            )
 
     def _dispatch(
         self, record: EditionRecord, *, consent: bool, actor: str, report: Callable[[Progress], None]
@@ -495,7 +444,7 @@ class Newsroom:
                 raise EditionError(name, "that address is suppressed: nothing is mailed to it, no proof either")
         preview = self.preview(name)
         briefs = self._briefs_of(name, preview)
-        message = self._compile(name, preview.slot, briefs, proof=True).message
+        message = compile_edition(self.settings, name, preview.slot, briefs, proof=True).message
         proof = replace(address, token=_SAMPLE_TOKEN, delivery=DeliveryId(f"proof{secrets.token_hex(8)}"))
         attempt = AttemptId(secrets.token_hex(12))
         receipts = list(self.provider.submit(message, [proof], attempt, lambda: None))
@@ -507,6 +456,50 @@ class Newsroom:
         with reading(self.engine) as session:
             record = store.edition(session, name, preview.slot)
             return store.briefs_of(session, record.id or 0) if record else []
+
+    # -------------------------------------------------------------------------------------- on record
+
+    def briefs(self, limit: int) -> list[OnRecord]:
+        """The briefs on record and what was decided about each, newest first."""
+        with reading(self.engine) as session:
+            return store.brief_rows(session, limit)
+
+    def editions(self, limit: int) -> list[tuple[EditionRecord, Tally | None]]:
+        """The latest editions of all newsletters, newest slot first, with their sums; None where never frozen."""
+        with reading(self.engine) as session:
+            return [(record, _tally(session, record)) for record in store.editions(session, None, limit)]
+
+    def edition(self, name: str, slot_text: str | None = None) -> EditionAccount:
+        """The account of an edition, the latest where no slot is named. Raises EditionError where there is none."""
+        self.settings.newsletter(name)
+        with reading(self.engine) as session:
+            if slot_text is None:
+                record = next(iter(store.editions(session, name, 1)), None)
+            else:
+                record = store.edition(session, name, self.slot(name, slot_text))
+            if record is None:
+                raise EditionError(name, f"there is no edition{f' of {slot_text}' if slot_text else ' yet'}")
+            tally = _tally(session, record)
+            headlines = [brief.headline for brief in store.briefs_of(session, record.id or 0)]
+            unknown = ledger.unknown_recipients(session, record.id or 0) if tally and tally.unknown else []
+        return EditionAccount(record, tally, headlines, unknown)
+
+    # -------------------------------------------------------------------------------------- outcomes
+
+    def take_events(self, headers: Mapping[str, str], body: bytes) -> tuple[int, int]:
+        """Put on record what the provider's webhook told: how many events, and how many of them were new.
+
+        Each event is kept once, however often it is told. Raises WebhookRejected, and keeps nothing, where the
+        signature does not fit.
+        """
+        events = self.provider.events(headers, body)
+        with transaction(self.engine) as session:
+            return len(events), store.add_events(session, self.provider.name, events, self.clock())
+
+    def event_counts(self) -> dict[tuple[str, str], int]:
+        """How many events of which provider and kind are on record."""
+        with reading(self.engine) as session:
+            return store.event_counts(session)
 
     # -------------------------------------------------------------------------------------- operating
 
@@ -520,92 +513,9 @@ class Newsroom:
         with transaction(self.engine) as session:
             return store.unhalt(session, now=self.clock(), actor=actor)
 
-    def check(self) -> list[Finding]:
-        """A check-up of configuration, templates, database, sources and provider, without sending anything."""
-        findings = [Finding(ok=True, what=f"configuration {self.settings.file} can be read")]
-        findings += self._check_secret()
-        for name, newsletter in self.settings.newsletters.items():
-            findings += self._check_newsletter(name, newsletter)
-        findings += self._check_database()
-        for name, source in self.settings.sources.items():
-            fault = _folder_fault(source.path)
-            findings.append(Finding(ok=not fault, what=f"source {name}: {source.path}{fault}"))
-        findings += self.provider.check()
-        return findings
 
-    def _check_secret(self) -> list[Finding]:
-        findings = []
-        if self.settings.secret is None:
-            findings.append(Finding(ok=None, what=f"{SECRET_VARIABLE} is not set: confirmation links cannot be made"))
-        file = self.settings.file.parent / ".env"
-        if file.exists() and file.stat().st_mode & 0o077:
-            findings.append(Finding(ok=False, what=f"{file} can be read by others: chmod 600 {file}"))
-        return findings
-
-    def _check_newsletter(self, name: str, newsletter: Newsletter) -> list[Finding]:
-        try:
-            upcoming = next(self.schedule(name).upcoming(self.clock()))
-            compiled = self._compile(name, upcoming, [_SAMPLE])
-        except (CompileError, ConfigurationError) as error:
-            return [Finding(ok=False, what=f"newsletter {name}: {error}")]
-        said = (
-            f"newsletter {name}: templates compile ({compiled.html_bytes:,} bytes for one brief), next slot {upcoming}"
-        )
-        findings = [Finding(ok=True, what=f"{said} {newsletter.zone}")]
-        audience = self.audience(name)
-        if not audience.mailable:
-            lists = ", ".join(newsletter.lists)
-            findings.append(Finding(ok=None, what=f"newsletter {name}: nobody to mail on list {lists} yet"))
-        return findings
-
-    def _check_database(self) -> list[Finding]:
-        with reading(self.engine) as session:
-            row = store.instance(session)
-            findings = [Finding(ok=True, what=f"database {self.engine.url.database}, instance {row.instance_id}")]
-            if self.engine.dialect.name == "sqlite":
-                said = session.execute(text("PRAGMA quick_check(1)")).scalar_one()
-                findings.append(Finding(ok=said == "ok", what=f"database check-up: {said}"))
-        try:
-            with transaction(self.engine) as session:
-                session.execute(text("UPDATE instance SET id = id"))
-        except DBAPIError as error:
-            findings.append(
-                Finding(ok=False, what=f"database {self.engine.url.database} cannot be written: {error.orig}")
-            )
-        for record, waiting in self.unfinished():
-            said = f"{record.newsletter}, slot {record.slot}: {waiting:,} wait ({record.reason or record.state})"
-            findings.append(Finding(ok=False, what=f"unfinished edition: {said}"))
-        if row.halted_at is not None:
-            findings.append(Finding(ok=False, what=f"dispatch is halted since {row.halted_at:%Y-%m-%d %H:%M} UTC"))
-        return findings
-
-
-_SAMPLE = Brief(
-    headline="A sample brief that only a check-up sees",
-    slug="a-sample-brief",
-    url="https://desk.example.org/briefs/a-sample-brief",
-    facts=(
-        Fact(
-            text="A fact has a source.",
-            citations=(Citation(title="The Paper", url="https://paper.example.org/a"),),
-        ),
-    ),
-    narratives=(
-        Narrative(label="Pro-sample narrative", text="Samples find faults early.", stance="pro"),
-        Narrative(label="Anti-sample narrative", text="Samples are not the news.", stance="anti"),
-    ),
-    forecasts=(Forecast(statement="There is a 50% chance of rain.", probability=0.5),),
-    split="Political split",
-)
-
-
-def _folder_fault(folder: Path) -> str:
-    """Why a folder cannot be read, "" where it can."""
-    try:
-        next(folder.iterdir(), None)
-    except OSError as error:
-        return f": {error.strerror}"
-    return ""
+def _tally(session: Session, record: EditionRecord) -> Tally | None:
+    return ledger.tally(session, record) if record.frozen_at else None
 
 
 def _faults(collected: Sequence[Collected]) -> str:

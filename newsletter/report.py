@@ -5,16 +5,21 @@ Pure: values in, lines or JSON-ready values out. One decision is made here: what
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from newsletter import typesetting
 from newsletter.brief import Brief
-from newsletter.collect import Collected
+from newsletter.collect import Collected, Look, Source
 from newsletter.compile import CLIP_BYTES
+from newsletter.drafting import Draft
 from newsletter.ledger import Tally
 from newsletter.models import EditionRecord, EditionState
-from newsletter.newsroom import Draft, Sent
+from newsletter.newsroom import Sent, SourceAccount
+from newsletter.people import Added
+from newsletter.rehearsal import Rehearsed
+from newsletter.settings import Folder
 from newsletter.store import OnRecord
 
 # ------------------------------------------------------------------------------------------ briefs
@@ -29,6 +34,15 @@ def collected_lines(collected: Iterable[Collected]) -> Iterator[str]:
         yield from one.remarks
 
 
+def collected_line(one: Collected) -> str:
+    """What one source gave, in a line."""
+    if one.error:
+        return f"{one.source}: could not be read"
+    if one.unchanged:
+        return f"{one.source}: {one.seen} briefs, nothing new since it was read last"
+    return f"{one.source}: {one.seen} briefs, {one.new} new, {one.revised} revised"
+
+
 def collected_json(one: Collected) -> dict[str, Any]:
     """What one source gave."""
     return {
@@ -36,9 +50,136 @@ def collected_json(one: Collected) -> dict[str, Any]:
         "seen": one.seen,
         "new": one.new,
         "revised": one.revised,
+        "unchanged": one.unchanged,
         "faults": [str(fault) for fault in one.faults],
         "remarks": list(one.remarks),
         "error": str(one.error) if one.error else None,
+    }
+
+
+def source_lines(account: SourceAccount) -> Iterator[str]:
+    """A source, and how it has fared."""
+    source, fared = account.source, account.fared
+    yield f"{account.name}  {source.kind}  {_place(source)}"
+    given = f"{account.briefs:,} briefs on record"
+    if isinstance(source, Folder):
+        yield f"    {given}; a folder is read whole each time"
+        return
+    if fared is None:
+        yield f"    {given}; never asked yet"
+        return
+    read = f"read {_instant(fared.succeeded_at)}, {fared.briefs or 0:,} briefs" if fared.succeeded_at else "never read"
+    yield f"    {given}; last {read}" if fared.succeeded_at else f"    {given}; {read}"
+    yield from (f"    not readable: {fault}" for fault in fared.faults)
+    if fared.failures:
+        often = "once" if fared.failures == 1 else f"{fared.failures:,} times in a row"
+        yield f"    FAILED {often}, last {_instant(fared.failed_at)}: {fared.error}"
+    elif fared.failed_at:
+        yield f"    failed {fared.failures_ever:,} times in all, last {_instant(fared.failed_at)}: {fared.error}"
+    if fared.not_before:
+        why = "as its server asks" if fared.wished else "because it keeps failing"
+        yield f"    left alone until {_instant(fared.not_before)}, {why}"
+
+
+def source_json(account: SourceAccount) -> dict[str, Any]:
+    """The same for a script; `fetched` is null for a folder and for what was never asked."""
+    source, fared = account.source, account.fared
+    return {
+        "name": account.name,
+        "kind": source.kind,
+        "place": _place(source),
+        "briefs": account.briefs,
+        "fetched": None
+        if fared is None
+        else {
+            "asked_at": _iso(fared.asked_at),
+            "succeeded_at": _iso(fared.succeeded_at),
+            "failed_at": _iso(fared.failed_at),
+            "error": fared.error,
+            "failures": fared.failures,
+            "failures_ever": fared.failures_ever,
+            "briefs": fared.briefs,
+            "faults": list(fared.faults),
+            "not_before": _iso(fared.not_before),
+        },
+    }
+
+
+def _place(source: Source) -> str:
+    return str(source.path) if isinstance(source, Folder) else source.url
+
+
+def _instant(instant: datetime | None) -> str:
+    return f"{instant:%Y-%m-%d %H:%M} UTC" if instant else "never"
+
+
+def _iso(instant: datetime | None) -> str | None:
+    return instant.isoformat() if instant else None
+
+
+def look_lines(found: Look) -> Iterator[str]:
+    """What an address would give as a source, and what to write to make it one."""
+    answer, briefs = found.answer, found.read.briefs
+    yield answer.url
+    if answer.moved:
+        yield f"  moved for good to {answer.moved}: use that address"
+    kept = [
+        word for word, value in (("ETag", answer.validators.etag), ("date", answer.validators.last_modified)) if value
+    ]
+    cheap = (
+        f"answers “unchanged” by {' and '.join(kept)}" if kept else "is read whole each time: it gives no ETag, no date"
+    )
+    yield f"  {len(answer.body or b''):,} bytes, {answer.content_type or 'of no named type'}; {cheap}"
+    full = sum(bool(brief.facts or brief.narratives) for brief in briefs)
+    if briefs:
+        yield f"  {len(briefs):,} briefs: {full:,} with facts or narratives, {len(briefs) - full:,} with a summary only"
+        lacks = {
+            "without a date": sum(brief.published is None and brief.updated is None for brief in briefs),
+            "without an address": sum(brief.url is None for brief in briefs),
+            "without a picture that can be shown (https, with a description)": sum(
+                not (brief.image and (brief.image.url or "").startswith("https:") and brief.image.alt)
+                for brief in briefs
+            ),
+        }
+        yield from (f"  {count:,} {what}" for what, count in lacks.items() if count)
+    elif found.is_empty:
+        yield "  a feed without entries yet"
+    else:
+        yield "  nothing that could be read as a brief"
+    yield from (f"  not readable: {fault}" for fault in found.read.faults)
+    yield from (f"  note: {remark}" for remark in found.read.remarks)
+    for number, brief in enumerate(briefs[:_SHOWN], start=1):
+        date = f"{brief.when:%Y-%m-%d}" if brief.when else "no date"
+        yield f"  {number:>2}  {date}  {brief.headline}"
+    if len(briefs) > _SHOWN:
+        yield f"      and {len(briefs) - _SHOWN:,} more"
+    if briefs or found.is_empty:
+        yield "To make it a source:"
+        yield f'  [sources.NAME]\n  kind = "{found.kind}"\n  url = "{answer.moved or found.url}"'
+    if found.feeds:
+        yield "That is a web page. It names these feeds:"
+        yield from (f"  {url}  {title}" for title, url in found.feeds)
+
+
+_SHOWN = 10  # headlines; enough to know a feed by
+
+
+def look_json(found: Look) -> dict[str, Any]:
+    """The same for a script, with the briefs whole."""
+    answer = found.answer
+    return {
+        "url": found.url,
+        "final_url": answer.url,
+        "moved": answer.moved,
+        "kind": found.kind,
+        "bytes": len(answer.body or b""),
+        "content_type": answer.content_type,
+        "etag": answer.validators.etag,
+        "last_modified": answer.validators.last_modified,
+        "briefs": [brief.model_dump(mode="json") for brief in found.read.briefs],
+        "faults": [str(fault) for fault in found.read.faults],
+        "remarks": list(found.read.remarks),
+        "feeds": [{"title": title, "url": url} for title, url in found.feeds],
     }
 
 
@@ -56,6 +197,8 @@ def brief_lines(brief: Brief) -> Iterator[str]:
         "language": brief.language,
     }
     yield from (f"  {key}: {value}" for key, value in details.items() if value)
+    if brief.summary:
+        yield typesetting.wrap(brief.summary, "  ", "  ")
     for fact in brief.facts:
         yield typesetting.wrap(fact.text, "  • ", "    ")
         yield from (f"      {citation.title or ''} <{citation.url}>" for citation in fact.citations)
@@ -174,6 +317,30 @@ def edition_lines(
 # ------------------------------------------------------------------------------------------ sending
 
 
+def rehearsed_lines(rehearsed: Rehearsed, title: str) -> Iterator[str]:
+    """What a rehearsal came to."""
+    yield f"{title}, {typesetting.date(rehearsed.slot)} (slot {rehearsed.slot} {rehearsed.slot.zone})"
+    yield ""
+    yield from draft_lines(rehearsed.draft)
+    yield f"Audience   {rehearsed.candidates:,} on the list, {rehearsed.mailable:,} would be mailed"
+    yield f"Sandbox    {rehearsed.accepted:,} would be accepted; nobody was mailed, and nothing decided"
+    yield from (f"           {count:,} would not: {reason}" for reason, count in sorted(rehearsed.reasons.items()))
+    if rehearsed.error:
+        yield f"STOPPED    {rehearsed.error}"
+
+
+def rehearsed_json(rehearsed: Rehearsed) -> dict[str, Any]:
+    """The same for a script."""
+    return {
+        "slot": str(rehearsed.slot),
+        "candidates": rehearsed.candidates,
+        "mailable": rehearsed.mailable,
+        "accepted": rehearsed.accepted,
+        "reasons": dict(rehearsed.reasons),
+        "error": str(rehearsed.error) if rehearsed.error else None,
+    }
+
+
 def draft_lines(draft: Draft) -> Iterator[str]:
     """Which briefs are taken, and why the others are not."""
     selection = draft.selection
@@ -270,3 +437,26 @@ def sent_json(sent: Sent) -> dict[str, Any]:
         made["faults"] = [str(fault) for one in sent.draft.collected for fault in one.faults]
         made["remarks"] = list(sent.draft.compiled.remarks) if sent.draft.compiled else []
     return made
+
+
+# ------------------------------------------------------------------------------------------ people
+
+
+def added_lines(added: Added) -> Iterator[str]:
+    """How many were added, and the links that confirm."""
+    there = f", {added.before} there before" if added.before else ""
+    yield f"{added.new} added to list {added.to} ({added.state}){there}"
+    for link in added.links:
+        yield f"confirms within 7 days: {link}"
+
+
+def added_json(added: Added) -> dict[str, Any]:
+    """The same for a script, with who was refused."""
+    return {
+        "list": added.to,
+        "state": added.state,
+        "new": added.new,
+        "before": added.before,
+        "confirmation_links": list(added.links),
+        "refused": [{"at": place, "reason": reason} for place, reason in added.refused],
+    }

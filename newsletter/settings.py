@@ -6,18 +6,30 @@ itself. Whatever is wrong is a ConfigurationError that names file and line; an u
 """
 
 import difflib
+import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from email.headerregistry import Address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    ValidationError,
+)
 
 from newsletter.errors import ConfigurationError
 from newsletter.schedule import Schedule
@@ -25,6 +37,7 @@ from subscribers import AddressError, parse
 
 DEFAULT_FILE = Path("newsletter.toml")
 SECRET_VARIABLE = "NEWSLETTER_SECRET"  # noqa: S105 # a variable's name
+SENDGRID_VARIABLE = "SENDGRID_API_KEY"
 _SECRET_CHARACTERS = 32  # 32 characters of base64 are 192 bits; NIST SP 800-107r1 asks 112 of an HMAC key
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LONGEST = timedelta(days=36_500)  # a century: for ever, and still a date when it is added to today
@@ -64,6 +77,24 @@ def _web(value: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or not re.fullmatch(r"[!-;=?-~]+", value):
         raise ValueError(f"expected a web address in ASCII that begins with https://, found “{value}”")
     return value.rstrip("/")
+
+
+def _source_url(value: str) -> str:
+    # As given, since "/feed" and "/feed/" may be two places. A name and password would end up in reports.
+    if "@" in _web(value).partition("//")[2].partition("/")[0]:
+        raise ValueError("expected a web address without a name or password in it")
+    return value
+
+
+def _network(value: Any) -> Any:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        raise ValueError(f"expected a network such as “10.20.0.0/16” or “::1”, found “{value}”") from None
+
+
+def _host(value: str) -> str:
+    return value if value in {"global", "eu"} else _base(_web(value))
 
 
 def _base(value: str) -> str:
@@ -146,6 +177,14 @@ Language = Annotated[
     str, AfterValidator(_like(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", "a language such as “en” or “pt-BR”"))
 ]
 Words = Annotated[tuple[Line, ...], BeforeValidator(_tuple)]
+Network = Annotated[str, AfterValidator(_network)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_tuple)]
+SourceUrl = Annotated[str, Field(max_length=2_048), AfterValidator(_source_url)]
+Host = Annotated[str, AfterValidator(_host)]
+VerificationKey = Annotated[
+    str, AfterValidator(_like(r"[A-Za-z0-9+/]{80,200}={0,2}", "the webhook's verification key as SendGrid shows it"))
+]
+VerificationKeys = Annotated[tuple[VerificationKey, ...], BeforeValidator(_tuple)]
 Slugs = Annotated[tuple[Slug, ...], BeforeValidator(_tuple)]
 Crons = Annotated[tuple[Cron, ...], BeforeValidator(_tuple)]
 
@@ -179,11 +218,63 @@ class Outbox(_Table):
     batch_size: int = Field(default=500, ge=1, le=10_000)
 
 
+class SendGrid(_Table):
+    """[provider] kind = "sendgrid": SendGrid's v3 API. Its key comes from the environment."""
+
+    kind: Literal["sendgrid"] = "sendgrid"
+    host: Host = "global"
+    timeout: Duration = Field(default=timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(minutes=10))
+    batch_size: int = Field(default=1_000, ge=1, le=1_000)  # the most recipients of one request
+    webhook_keys: VerificationKeys = ()
+    key: SecretStr | None = Field(default=None, exclude=True)
+
+
 class Folder(_Table):
     """[sources.NAME] kind = "folder": brief files in a folder."""
 
     kind: Literal["folder"] = "folder"
     path: Where
+
+
+class Feed(_Table):
+    """[sources.NAME] kind = "feed": RSS, Atom, RDF or JSON Feed at a web address."""
+
+    kind: Literal["feed"] = "feed"
+    url: SourceUrl
+
+
+class Endpoint(_Table):
+    """[sources.NAME] kind = "json": briefs as JSON at a web address, one or a page of them."""
+
+    kind: Literal["json"] = "json"
+    url: SourceUrl
+
+
+def _kind_or(default: str) -> Discriminator:
+    """Picks a table by its `kind`; where it names none, it is the default."""
+
+    def kind(table: Any) -> Any:
+        return table.get("kind", default) if isinstance(table, dict) else getattr(table, "kind", default)
+
+    return Discriminator(kind)
+
+
+ProviderTable = Annotated[
+    Annotated[Outbox, Tag("outbox")] | Annotated[SendGrid, Tag("sendgrid")],
+    _kind_or("outbox"),
+]
+SourceTable = Annotated[
+    Annotated[Folder, Tag("folder")] | Annotated[Feed, Tag("feed")] | Annotated[Endpoint, Tag("json")],
+    _kind_or("folder"),
+]
+
+
+class Fetch(_Table):
+    """[fetch]: how web addresses are asked, and which networks besides the public internet may be."""
+
+    allow_networks: Networks = ()
+    timeout: Duration = Field(default=timedelta(seconds=30), ge=timedelta(seconds=1), le=timedelta(minutes=10))
+    largest_bytes: int = Field(default=10_000_000, ge=10_000, le=100_000_000)
 
 
 class Templates(_Table):
@@ -239,8 +330,9 @@ class Settings(_Table):
 
     site: Site
     database: Database = Database()
-    provider: Outbox = Outbox()
-    sources: dict[Id, Folder] = Field(default_factory=dict)
+    provider: ProviderTable = Outbox()
+    sources: dict[Id, SourceTable] = Field(default_factory=dict)
+    fetch: Fetch = Fetch()
     templates: Templates = Templates()
     dispatch: DispatchLimits = DispatchLimits()
     newsletters: dict[Id, Newsletter] = Field(min_length=1)
@@ -259,7 +351,8 @@ class Settings(_Table):
             raise ConfigurationError(f"not TOML: {what}", file=file, line=int(line[1]) if line else None) from None
         _refuse_unknown(cls, raw, (), file, text)
         folder = file.absolute().parent
-        secret = (environ.get(SECRET_VARIABLE) or _dotenv(folder / ".env") or "").strip()
+        dotenv = _dotenv(folder / ".env")
+        secret = (environ.get(SECRET_VARIABLE) or dotenv.get(SECRET_VARIABLE) or "").strip()
         if secret and len(secret) < _SECRET_CHARACTERS:
             raise ConfigurationError(f"{SECRET_VARIABLE}: expected at least {_SECRET_CHARACTERS} characters")
         try:
@@ -267,6 +360,10 @@ class Settings(_Table):
         except ValidationError as error:
             raise _as_configuration_error(error, file, text) from None
         settings._check_names(text)  # noqa: SLF001 # its own class
+        if isinstance(settings.provider, SendGrid):
+            key = (environ.get(SENDGRID_VARIABLE) or dotenv.get(SENDGRID_VARIABLE) or "").strip()
+            provider = settings.provider.model_copy(update={"key": SecretStr(key) if key else None})
+            settings = settings.model_copy(update={"provider": provider})
         return settings._with_absolute_paths(folder)  # noqa: SLF001 # its own class
 
     def newsletter(self, name: str) -> Newsletter:
@@ -313,10 +410,21 @@ class Settings(_Table):
                     line=_line_of(text, ("newsletters", name, "min_briefs")),
                 )
 
+        if isinstance(self.provider, SendGrid) and self.provider.timeout * 2 > self.dispatch.lease:
+            raise ConfigurationError(
+                "provider.timeout: expected at most half of dispatch.lease, so that no other process takes over a "
+                "batch whose call may still be answered",
+                file=self.file,
+                line=_line_of(text, ("provider", "timeout")) or _line_of(text, ("dispatch", "lease")),
+            )
+
     def _with_absolute_paths(self, folder: Path) -> Self:
         def absolute(path: Path) -> Path:
             return folder / path
 
+        provider = self.provider
+        if isinstance(provider, Outbox):
+            provider = provider.model_copy(update={"path": absolute(provider.path)})
         url = f"sqlite:///{absolute(Path(self.database.url.removeprefix('sqlite:///')))}"
         if "?" in url:
             raise ConfigurationError("database.url: a database's path cannot hold “?”", file=self.file)
@@ -324,9 +432,11 @@ class Settings(_Table):
         return self.model_copy(
             update={
                 "database": self.database.model_copy(update={"url": url}),
-                "provider": self.provider.model_copy(update={"path": absolute(self.provider.path)}),
+                "provider": provider,
                 "sources": {
                     name: source.model_copy(update={"path": absolute(source.path)})
+                    if isinstance(source, Folder)
+                    else source
                     for name, source in self.sources.items()
                 },
                 "templates": Templates(path=absolute(templates) if templates else None),
@@ -346,10 +456,10 @@ def _text_of(file: Path) -> str:
         raise ConfigurationError(f"cannot be read: {error.strerror}", file=file) from None
 
 
-def _dotenv(file: Path) -> str | None:
-    """The secret of a `.env`, None where there is no such file or none in it."""
+def _dotenv(file: Path) -> Mapping[str, str | None]:
+    """What a `.env` holds, empty where there is no such file."""
     try:
-        return dotenv_values(file, interpolate=False).get(SECRET_VARIABLE)
+        return dotenv_values(file, interpolate=False)
     except UnicodeDecodeError:
         raise ConfigurationError("expected UTF-8 text", file=file) from None
     except OSError as error:
@@ -365,6 +475,18 @@ def _names(model: type[BaseModel]) -> dict[str, Any]:
     return {field.alias or name: field.annotation for name, field in model.model_fields.items() if not field.exclude}
 
 
+def tables_of(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The tables that a field's annotation stands for, by kind; "" for one without kinds; empty for a plain setting."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        kind = annotation.model_fields.get("kind")
+        return {str(kind.default) if kind else "": annotation}
+    if get_origin(annotation) is Annotated or get_origin(annotation) in {Union, UnionType}:
+        members = get_args(annotation)
+        members = members[:1] if get_origin(annotation) is Annotated else members
+        return {kind: table for member in members for kind, table in tables_of(member).items()}
+    return {}
+
+
 def _refuse_unknown(model: type[BaseModel], raw: Any, path: tuple[str, ...], file: Path, text: str) -> None:
     """Name the first key that is no setting, before anything else is judged: most mistakes are misspellings."""
     if not isinstance(raw, dict):
@@ -377,12 +499,29 @@ def _refuse_unknown(model: type[BaseModel], raw: Any, path: tuple[str, ...], fil
                 f"{'.'.join(here)} is no setting{_nearest(key, known)}", file=file, line=_line_of(text, here)
             )
         annotation = known[key]
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            _refuse_unknown(annotation, value, here, file, text)
-        inner = get_args(annotation)[-1] if getattr(annotation, "__origin__", None) is dict else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
+        if get_origin(annotation) is dict and isinstance(value, dict):
+            inner = tables_of(get_args(annotation)[-1])
             for name, table in value.items():
-                _refuse_unknown(inner, table, (*here, name), file, text)
+                _refuse_unknown_in(inner, table, (*here, name), file, text)
+        else:
+            _refuse_unknown_in(tables_of(annotation), value, here, file, text)
+
+
+def _refuse_unknown_in(
+    tables: Mapping[str, type[BaseModel]], raw: Any, path: tuple[str, ...], file: Path, text: str
+) -> None:
+    """The same for a table that may be one of several kinds, the first of which it is where it names none."""
+    if not tables or not isinstance(raw, dict):
+        return
+    kind = str(raw.get("kind", next(iter(tables))))
+    if "" not in tables and kind not in tables:
+        expected = " or ".join(f"“{known}”" for known in tables)
+        raise ConfigurationError(
+            f"{'.'.join(path)}.kind: expected {expected}, found “{kind}”",
+            file=file,
+            line=_line_of(text, (*path, "kind")),
+        )
+    _refuse_unknown(tables.get("", tables.get(kind, BaseModel)), raw, path, file, text)
 
 
 _EXPECTED = {
@@ -404,6 +543,9 @@ _EXPECTED = {
 def _as_configuration_error(error: ValidationError, file: Path, text: str) -> ConfigurationError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = tuple(str(part) for part in first["loc"] if part != "[key]")
+    kinds = 1 if path[0] == "provider" else 2 if path[0] == "sources" else None  # where pydantic puts the kind
+    if kinds is not None and len(path) > kinds:
+        path = path[:kinds] + path[kinds + 1 :]
     if first["type"] == "missing":
         return ConfigurationError(f"{'.'.join(path)} is missing", file=file, line=_line_of(text, path[:-1]))
     message = _EXPECTED.get(first["type"]) or first["msg"].removeprefix("Value error, ")

@@ -1,30 +1,17 @@
-"""Starting a newsletter: what `newsletter init` writes, and adding the first people to a list."""
+"""Starting a newsletter: what `newsletter init` writes."""
 
 import os
 import secrets
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from newsletter import people
 from newsletter.errors import ConfigurationError
 from newsletter.newsroom import Newsroom
 from newsletter.settings import SECRET_VARIABLE, Settings
-from subscribers import (
-    AddressError,
-    NotAllowed,
-    State,
-    add_confirmed,
-    ask,
-    confirmation_token,
-    ensure_list,
-    parse,
-    transaction,
-)
 
-_PEOPLE_AT_ONCE = 200  # so that no write lock is held longer than the 250 ms that other processes count on
 SAMPLE_READER = "Sample Reader <reader@example.com>"
 
 _TOML = """\
@@ -92,7 +79,7 @@ def start(directory: Path, *, actor: str) -> Iterator[str]:
         yield f"{env}: a fresh secret, readable by you only"
     yield f"{directory / 'briefs'}: {len(samples)} sample briefs"
     with Newsroom.open(Settings.load(file, {})) as newsroom:
-        add_people(
+        people.add(
             newsroom, [("sample", SAMPLE_READER)], "daily", evidence="sample subscriber of newsletter init", actor=actor
         )
     yield f"{directory / 'newsletter.db'}: the database, with one sample subscriber on the list “daily”"
@@ -122,76 +109,3 @@ def _sample_briefs() -> list[tuple[str, bytes]]:
     packaged = Path(str(resources.files("newsletter"))) / "_templates" / "briefs"
     folder = packaged if packaged.is_dir() else Path(__file__).parent.parent / "examples" / "briefs"
     return [(file.name, file.read_bytes()) for file in sorted(folder.iterdir()) if not file.name.startswith("09-")]
-
-
-# ------------------------------------------------------------------------------------------ people
-
-
-@dataclass(frozen=True)
-class Added:
-    """What came of adding people: how many were new, on the list before, or refused (line and reason).
-
-    `links` holds the confirmation links of those who are pending; `refused` says where each stood, and why.
-    """
-
-    to: str
-    state: str
-    new: int
-    before: int
-    links: tuple[str, ...]
-    refused: tuple[tuple[str, str], ...]
-
-    def lines(self) -> Iterator[str]:
-        """For a terminal."""
-        yield f"{self.new} added to list {self.to} ({self.state})" + (
-            f", {self.before} there before" if self.before else ""
-        )
-        for link in self.links:
-            yield f"confirms within 7 days: {link}"
-
-    def to_json(self) -> dict[str, Any]:
-        """For a script."""
-        return {
-            "list": self.to,
-            "state": self.state,
-            "new": self.new,
-            "before": self.before,
-            "confirmation_links": list(self.links),
-            "refused": [{"at": place, "reason": reason} for place, reason in self.refused],
-        }
-
-
-def add_people(
-    newsroom: Newsroom, people: Sequence[tuple[str, str]], to: str, *, evidence: str | None, actor: str
-) -> Added:
-    """Add people to a list: confirmed where `evidence` says how their consent is known, else pending. Mails nobody.
-
-    `people` are mailboxes, each with where it stands ("people.txt:3"), for what is said about it.
-    """
-    secret = None if evidence else newsroom.settings.need_secret()
-    now = newsroom.clock()
-    new = before = 0
-    links: list[str] = []
-    refused: list[tuple[str, str]] = []
-    for start in range(0, len(people), _PEOPLE_AT_ONCE):
-        with transaction(newsroom.engine) as session:
-            mailing_list = ensure_list(session, to, to, now)
-            for place, text in people[start : start + _PEOPLE_AT_ONCE]:
-                try:
-                    mailbox = parse(text)
-                    if evidence:
-                        _, changed = add_confirmed(
-                            session, mailbox, mailing_list, now=now, actor=actor, evidence=evidence
-                        )
-                    else:
-                        subscription = ask(session, mailbox, mailing_list, now=now, actor=actor)
-                        changed = subscription.state is State.PENDING
-                        if changed and secret:
-                            token = confirmation_token(subscription, now=now, secret=secret)
-                            links.append(f"{newsroom.settings.site.url}/c/{token}")
-                except (AddressError, NotAllowed) as error:
-                    refused.append((place, str(error)))
-                    continue
-                new, before = new + changed, before + (not changed)
-    state = State.CONFIRMED if evidence else State.PENDING
-    return Added(to, state, new, before, tuple(links), tuple(refused))

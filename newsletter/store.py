@@ -9,24 +9,26 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import CursorResult, and_, delete, exists, func, literal, select, update
+from sqlalchemy import CursorResult, and_, delete, exists, func, insert, literal, or_, select, update
 from sqlmodel import Session, col
 
-from newsletter.brief import Brief
-from newsletter.edition import Message
+from newsletter.brief import Brief, page_of
+from newsletter.edition import Event, Message
 from newsletter.errors import EditionError
 from newsletter.models import (
     BriefRecord,
     Decision,
     EditionRecord,
     EditionState,
+    EventRecord,
     Instance,
     MessageRecord,
     OperatorAct,
     RevisionRecord,
     Sighting,
+    SourceRecord,
     Verdict,
 )
 from newsletter.schedule import Slot
@@ -74,40 +76,133 @@ def act(
 # ------------------------------------------------------------------------------------------ briefs
 
 
-@dataclass(frozen=True, slots=True)
+class Found(NamedTuple):
+    """A brief that a source gives: its name there, and what it is recognised by, reckoned once."""
+
+    guid: str
+    brief: Brief
+    page: str | None
+    content_hash: str
+
+    @classmethod
+    def of(cls, guid: str, brief: Brief) -> Self:
+        """With its page and hash."""
+        return cls(guid, brief, page_of(brief.url) if brief.url else None, brief.content_hash)
+
+
+@dataclass(slots=True)
 class Known:
-    """A brief on record with its newest content."""
+    """A brief on record with its newest content.
+
+    `here` is True where the source in question gives it, too; `told_here` where the newest content is that source's.
+    """
 
     record: BriefRecord
     brief: Brief
+    here: bool
+    told_here: bool
 
 
-def brief_by_guid(session: Session, source: str, guid: str) -> Known | None:
-    """What a source last gave under its own name for a brief."""
-    found = session.get(Sighting, (source, guid))
-    return _known(session, col(BriefRecord.id) == found.brief_id) if found else None
+class Shelf:
+    """The briefs on record that some found ones may be, looked up at once; and what is to be written about them.
 
+    One transaction long: `write` at its end. What is added is found at once.
+    """
 
-def brief_by_url(session: Session, url: str) -> Known | None:
-    """The brief that stands at a web address, whatever source gave it."""
-    return _known(session, col(BriefRecord.url) == url)
+    def __init__(self, session: Session, source: str, found: Sequence[Found], now: datetime) -> None:
+        self._session, self._source, self._now = session, source, now
+        names = [one.guid for one in found]
+        pages = {one.page for one in found if one.page}
+        hashes = {one.content_hash for one in found}
+        sighted = select(Sighting).where(col(Sighting.source) == source, col(Sighting.guid).in_(names))
+        self._sightings = {row.guid: row for row in session.execute(sighted).scalars()}
+        seen_here = select(col(Sighting.brief_id)).where(col(Sighting.source) == source)
+        here = col(BriefRecord.id).in_(seen_here)
+        told_here = exists().where(
+            col(Sighting.source) == source,
+            col(Sighting.brief_id) == col(BriefRecord.id),
+            col(Sighting.content_hash) == col(BriefRecord.content_hash),
+        )
+        rows = session.execute(
+            select(BriefRecord, col(RevisionRecord.content), here, told_here)
+            .join(RevisionRecord, _newest_revision())
+            .where(
+                or_(
+                    col(BriefRecord.id).in_({row.brief_id for row in self._sightings.values()}),
+                    col(BriefRecord.page).in_(pages),
+                    and_(here, col(BriefRecord.content_hash).in_(hashes)),
+                )
+            )
+            .order_by(col(BriefRecord.id))
+        )
+        known = [Known(record, Brief.model_validate_json(content), bool(g), bool(t)) for record, content, g, t in rows]
+        self._by_id = {one.record.id: one for one in known}
+        self._by_page = {one.record.page: one for one in known if one.record.page}  # the newest of several
+        self._by_content = {one.record.content_hash: one for one in known if one.here}
+        self._revisions: list[tuple[BriefRecord, int, str]] = []
+        self._seen: dict[str, tuple[BriefRecord, str]] = {}
 
+    def hash_of(self, guid: str) -> str | None:
+        """The hash of what the source gave last under a name, None where it never gave it."""
+        return self._sightings[guid].content_hash if guid in self._sightings else None
 
-def brief_by_content(session: Session, source: str, content_hash: str) -> Known | None:
-    """The brief of a source with just this content: a file that was renamed."""
-    seen_there = select(col(Sighting.brief_id)).where(col(Sighting.source) == source)
-    return _known(session, and_(col(BriefRecord.id).in_(seen_there), col(BriefRecord.content_hash) == content_hash))
+    def by_name(self, guid: str) -> Known | None:
+        """What the source last gave under its own name for a brief."""
+        return self._by_id[self._sightings[guid].brief_id] if guid in self._sightings else None
 
+    def by_page(self, page: str) -> Known | None:
+        """The brief that stands at a web address, whatever source gave it."""
+        return self._by_page.get(page)
 
-def _known(session: Session, condition: Any) -> Known | None:
-    row = session.execute(
-        select(BriefRecord, col(RevisionRecord.content))
-        .join(RevisionRecord, _newest_revision())
-        .where(condition)
-        .order_by(col(BriefRecord.id).desc())
-        .limit(1)
-    ).first()
-    return Known(row[0], Brief.model_validate_json(row[1])) if row else None
+    def by_content(self, content_hash: str) -> Known | None:
+        """The brief of the source with just this content: a file that was renamed."""
+        return self._by_content.get(content_hash)
+
+    def add(self, found: Found) -> None:
+        """Put a new brief on record, as its first revision."""
+        record = BriefRecord(headline="", content_hash="", first_seen_at=self._now, revision=0)
+        self._session.add(record)
+        self.revise(Known(record, found.brief, here=True, told_here=True), found)
+
+    def revise(self, known: Known, found: Found) -> None:
+        """Put changed content of a brief on record."""
+        record = known.record
+        record.revision += 1
+        record.url, record.page = found.brief.url, found.page
+        record.headline, record.content_hash = found.brief.headline, found.content_hash
+        self._revisions.append((record, record.revision, found.brief.model_dump_json(exclude_defaults=True)))
+        self.see(known, found)
+        known.brief, known.told_here = found.brief, True
+
+    def see(self, known: Known, found: Found) -> None:
+        """Note that the source gives a brief under a name. One that stood for another brief stands for this one now."""
+        self._seen[found.guid] = (known.record, found.content_hash)
+        known.here = True
+        if known.record.page:
+            self._by_page[known.record.page] = known
+        self._by_content[known.record.content_hash] = known
+
+    def write(self) -> None:
+        """Write all of it."""
+        self._session.flush()  # gives the new ones their ids
+        revisions = [
+            {"brief_id": record.id, "number": number, "content": content, "seen_at": self._now}
+            for record, number, content in self._revisions
+        ]
+        if revisions:
+            self._session.execute(insert(RevisionRecord), revisions)
+        fresh = []
+        for guid, (record, content_hash) in self._seen.items():
+            row = self._sightings.get(guid)
+            if row is None:
+                fresh.append(
+                    {"source": self._source, "guid": guid, "brief_id": record.id, "content_hash": content_hash}
+                )
+            else:
+                row.brief_id, row.content_hash, row.gone_at = record.id or 0, content_hash, None
+        if fresh:
+            self._session.execute(insert(Sighting), fresh)
+        self._session.flush()
 
 
 def _newest_revision() -> Any:
@@ -116,46 +211,10 @@ def _newest_revision() -> Any:
     )
 
 
-def add_brief(session: Session, brief: Brief, now: datetime) -> BriefRecord:
-    """Put a new brief on record, as its first revision."""
-    record = BriefRecord(url=brief.url, headline=brief.headline, content_hash=brief.content_hash, first_seen_at=now)
-    session.add(record)
-    session.flush()
-    assert record.id is not None
-    session.add(RevisionRecord(brief_id=record.id, number=1, content=brief.model_dump_json(), seen_at=now))
-    return record
-
-
-def add_revision(session: Session, record: BriefRecord, brief: Brief, now: datetime) -> None:
-    """Put changed content of a brief on record."""
-    assert record.id is not None
-    record.revision += 1
-    record.url, record.headline, record.content_hash = brief.url, brief.headline, brief.content_hash
-    session.add(
-        RevisionRecord(brief_id=record.id, number=record.revision, content=brief.model_dump_json(), seen_at=now)
-    )
-
-
-def see(session: Session, source: str, guid: str, record: BriefRecord, content_hash: str) -> None:
-    """Note that a source gives a brief under a name. A name that stood for another brief stands for this one now."""
-    assert record.id is not None
-    found = session.get(Sighting, (source, guid))
-    if found is None:
-        session.add(Sighting(source=source, guid=guid, brief_id=record.id, content_hash=content_hash))
-    else:
-        found.brief_id, found.content_hash, found.gone_at = record.id, content_hash, None
-
-
 def sightings(session: Session, source: str) -> dict[str, Sighting]:
     """What a source ever gave, by its own names."""
     rows = session.execute(select(Sighting).where(col(Sighting.source) == source)).scalars()
     return {row.guid: row for row in rows}
-
-
-def sighting_hash(session: Session, source: str, guid: str) -> str | None:
-    """The hash of what a source gave last under a name, None where it never gave it."""
-    found = session.get(Sighting, (source, guid))
-    return found.content_hash if found else None
 
 
 def withdraw(session: Session, source: str, guids: Iterable[str], now: datetime) -> None:
@@ -164,6 +223,48 @@ def withdraw(session: Session, source: str, guids: Iterable[str], now: datetime)
         found = session.get(Sighting, (source, guid))
         if found is not None and found.gone_at is None:
             found.gone_at = now
+
+
+def source_records(session: Session, names: Iterable[str]) -> dict[str, SourceRecord]:
+    """How sources that are fetched have fared, as far as they were ever asked."""
+    rows = session.execute(select(SourceRecord).where(col(SourceRecord.name).in_(list(names)))).scalars()
+    return {row.name: row for row in rows}
+
+
+def briefs_by_source(session: Session) -> dict[str, int]:
+    """How many briefs on record each source has given."""
+    rows = session.execute(
+        select(col(Sighting.source), func.count(col(Sighting.brief_id).distinct())).group_by(col(Sighting.source))
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def source_read(session: Session, fared: SourceRecord) -> None:
+    """Note that a source was read. What it failed before is over, but stays counted."""
+    before = session.get(SourceRecord, fared.name)
+    if before is not None and before.url == fared.url:
+        fared.failed_at, fared.error, fared.failures_ever = before.failed_at, before.error, before.failures_ever
+    session.merge(fared)
+
+
+def source_unchanged(session: Session, name: str, etag: str | None, last_modified: str | None, now: datetime) -> None:
+    """Note that a source answered and gives what it gave before."""
+    record = session.get_one(SourceRecord, name)
+    record.asked_at = record.succeeded_at = now
+    record.failures, record.not_before, record.wished = 0, None, False
+    record.etag, record.last_modified = etag or record.etag, last_modified or record.last_modified
+
+
+def source_failed(session: Session, name: str, url: str, what: str, now: datetime) -> SourceRecord:
+    """Note that a source failed, and count it. What was read before stays read, unless it stood elsewhere."""
+    record = session.get(SourceRecord, name)
+    if record is None or record.url != url:
+        record = session.merge(SourceRecord(name=name, url=url, faults=[], asked_at=now))
+    record.asked_at = record.failed_at = now
+    record.error = what[:500]
+    record.failures += 1
+    record.failures_ever += 1
+    return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,3 +534,60 @@ def changed_rows(session: Session, statement: Any) -> int:
     result = session.execute(statement)
     assert isinstance(result, CursorResult)
     return int(result.rowcount)
+
+
+# ------------------------------------------------------------------------------------------ events
+
+_KEYS_AT_ONCE = 500  # SQLite takes 32,766 parameters a statement; this keeps statements short
+
+
+def add_events(session: Session, provider: str, events: Sequence[Event], now: datetime) -> int:
+    """Put on record what a provider told, each event once, however often and in whatever order it is told.
+
+    Gives how many were new.
+    """
+    told: dict[str, Event] = {}
+    for event in events:
+        told.setdefault(event.id[:200], event)
+    known: set[str] = set()
+    ids = list(told)
+    for start in range(0, len(ids), _KEYS_AT_ONCE):
+        known.update(
+            session.execute(
+                select(col(EventRecord.event_id)).where(
+                    col(EventRecord.provider) == provider,
+                    col(EventRecord.event_id).in_(ids[start : start + _KEYS_AT_ONCE]),
+                )
+            ).scalars()
+        )
+    rows = [
+        {
+            "provider": provider,
+            "event_id": event_id,
+            "kind": event.kind,
+            "said": event.said[:60],
+            "at": event.at,
+            "received_at": now,
+            "delivery": event.delivery,
+            "attempt": event.attempt,
+            "provider_id": event.provider_id,
+            "address": event.address,
+            "reason": event.reason[:300] if event.reason else None,
+            "machine": event.machine,
+        }
+        for event_id, event in told.items()
+        if event_id not in known
+    ]
+    if rows:
+        session.execute(insert(EventRecord), rows)
+    return len(rows)
+
+
+def event_counts(session: Session) -> dict[tuple[str, str], int]:
+    """How many events of each provider and kind are on record."""
+    rows = session.execute(
+        select(col(EventRecord.provider), col(EventRecord.kind), func.count())
+        .group_by(col(EventRecord.provider), col(EventRecord.kind))
+        .order_by(col(EventRecord.provider), col(EventRecord.kind))
+    )
+    return {(provider, str(kind)): count for provider, kind, count in rows}

@@ -332,6 +332,7 @@ def minutes(briefs: Sequence[Brief]) -> int:
         for brief in briefs
         for text in (
             brief.headline,
+            brief.summary or "",
             *(fact.text for fact in brief.facts),
             *(view.text for view in brief.narratives),
             *(forecast.statement for forecast in brief.forecasts),
@@ -349,7 +350,8 @@ def _words(text: str) -> float:
 def preheader(briefs: Sequence[Brief]) -> str:
     """The line that a mailbox shows beside the subject: what else is inside, long enough to fill it."""
     first = briefs[0]
-    told = [fact.text for fact in first.facts] + [view.text for view in first.narratives]
+    told = [first.summary] if first.summary else []
+    told += [fact.text for fact in first.facts] + [view.text for view in first.narratives]
     lead = told[0] if told else first.headline  # a brief shortened to its headline has nothing else
     others = " · ".join(brief.headline for brief in briefs[1:])
     if not others:

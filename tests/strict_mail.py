@@ -92,11 +92,13 @@ def _headers(head: bytes) -> dict[str, str]:
             assert WORD.fullmatch(word)
             assert len(word) <= 75
             assert base64.b64decode(word[10:-2]).decode(), "each word holds whole characters"
-    assert set(raw) - {"Reply-To"} == ALWAYS
+    assert set(raw) - {"Reply-To", "Feedback-ID"} == ALWAYS
     assert MSG_ID.fullmatch(raw["Message-ID"]) or not head.isascii()
     assert LIST_ID.fullmatch(raw["List-Id"])
     assert ONE_URL.fullmatch(raw["List-Unsubscribe"])
     assert raw["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    if "Feedback-ID" in raw:
+        assert re.fullmatch(r"[^\s:]+(:[^\s:]+){3}", raw["Feedback-ID"]), "four parts (Gmail)"
     assert raw["MIME-Version"] == "1.0"
     return raw
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from newsletter import collect as collect_module
 from newsletter import store
 from newsletter.brief import Brief, Fact
+from newsletter.checkup import examine
 from newsletter.collect import decide, same_story
 from newsletter.errors import ConfigurationError, EditionError
 from newsletter.models import EditionState
@@ -357,7 +358,7 @@ def test_a_template_folder_that_is_not_there_stops_the_edition(desk: Desk) -> No
     desk.brief("harbour")
     with pytest.raises(ConfigurationError, match=r"templates\.path: there is no folder .*nowhere"):
         newsroom.send("daily")
-    assert any(finding.ok is False and "templates.path" in finding.what for finding in newsroom.check())
+    assert any(finding.ok is False and "templates.path" in finding.what for finding in examine(newsroom))
 
 
 def test_two_briefs_of_one_file_with_one_slug_are_two_briefs(desk: Desk, newsroom: Newsroom) -> None:

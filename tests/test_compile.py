@@ -74,6 +74,15 @@ CASES: dict[str, list[Brief]] = {
             ]
         )
     ],
+    "summaries": [
+        brief(facts=(), summary="What a wire says.\n\nAnd what it adds.", url="https://desk.example.org/wire"),
+        brief(headline="An address alone", facts=(), url="https://desk.example.org/alone"),
+        brief(
+            headline="With a lede",
+            summary="Said before the facts.",
+            narratives=[{"label": "Pro-x narrative", "text": "Yes."}],
+        ),
+    ],
     "credit-alone": [brief(image={"credit": "Wikimedia Commons"}, updated="2023-05-30T00:00:00Z")],
 }
 

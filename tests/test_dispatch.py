@@ -6,23 +6,26 @@ what the provider really took.
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlmodel import col
 
 from newsletter import dispatch, ledger, store
+from newsletter.checkup import examine
 from newsletter.dispatch import Dispatcher, allowed, back_off, settle
-from newsletter.edition import AttemptId, DeliveryId, Finding, Message, Receipt, Recipient, Result
-from newsletter.errors import EditionError, OutcomeUnknown, ProviderRefused, Throttled, Unreachable
+from newsletter.edition import AttemptId, DeliveryId, Event, Finding, Message, Receipt, Recipient, Result
+from newsletter.errors import EditionError, OutcomeUnknown, ProviderRefused, Throttled, Unreachable, WebhookRejected
 from newsletter.models import BatchState, EditionRecord, EditionState, Outcome
 from newsletter.newsroom import Newsroom
-from subscribers import Reason, find, leave, parse, reading, suppress, transaction
+from subscribers import Reason, Subscriber, find, leave, parse, reading, suppress, transaction
 from tests.conftest import Clock, Desk
 
 
@@ -39,14 +42,18 @@ class Scripted:
     batch_size: int = 10
     idempotent: bool = False
     live: bool = False
+    largest_edition: int | None = None
     taken: list[DeliveryId] = field(default_factory=list)
     calls: list[list[str]] = field(default_factory=list)
+    spoilers: frozenset[str] = frozenset()  # any of these makes it refuse the whole call without naming anybody
 
     def submit(  # noqa: C901, PLR0912 # one branch a misbehaviour, side by side
         self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
     ) -> Iterator[Receipt]:
         act = self.script.pop(0) if self.script else "accept"
         self.calls.append([recipient.address for recipient in recipients])
+        if self.spoilers.intersection(self.calls[-1]):
+            raise ProviderRefused(self.name, "the request is malformed", suspect=True)
         if act == "refuse all":
             raise ProviderRefused(self.name, "the key was revoked")
         if act == "unreachable":
@@ -81,6 +88,9 @@ class Scripted:
                 yield Receipt(recipient.delivery, Result.ACCEPTED)
         if act == "die after":
             raise Killed
+
+    def events(self, headers: Mapping[str, str], body: bytes) -> Sequence[Event]:
+        raise WebhookRejected(self.name, "it has none")
 
     def check(self) -> Sequence[Finding]:
         return []
@@ -230,6 +240,60 @@ def test_a_deferred_recipient_comes_again_later_and_only_they(desk: Desk) -> Non
     run(newsroom, desk.clock, edition)
     assert [len(call) for call in provider.calls] == [10, 1]
     assert tally(newsroom, edition).accepted == 10
+
+
+def test_one_unnamed_bad_recipient_among_many_is_found_and_refused_alone(desk: Desk) -> None:
+    """The first call probes with one recipient; only when that is accepted is the rest halved."""
+    everybody = Scripted(batch_size=1000)
+    newsroom, edition = start(desk, 300, everybody)
+    addresses = _addresses(newsroom)
+    newsroom._provider = provider = Scripted(batch_size=1000, spoilers=frozenset([addresses[170]]))
+    assert run(newsroom, desk.clock, edition).state is EditionState.CLOSED
+    found = tally(newsroom, edition)
+    assert (found.accepted, found.refused, found.waiting) == (299, 1, 0)
+    assert len(provider.taken) == len(set(provider.taken)) == 299
+    assert [len(call) for call in provider.calls[:3]] == [300, 1, 299], "all, then a probe, then the rest again"
+    assert len(provider.calls) < 30
+
+
+def test_a_message_that_is_itself_refused_pauses_after_one_probe_and_marks_nobody(desk: Desk) -> None:
+    newsroom, edition = start(desk, 100, Scripted(batch_size=50))
+    newsroom._provider = provider = Scripted(batch_size=50, spoilers=frozenset(_addresses(newsroom)))
+    record = run(newsroom, desk.clock, edition)
+    assert (record.state, record.reason) == (EditionState.PAUSED, "scripted refuses: the request is malformed")
+    assert sum(len(call) == 1 for call in provider.calls) == 1
+    assert len(provider.calls) <= 3
+    found = tally(newsroom, edition)
+    assert (found.waiting, found.refused) == (100, 0)
+    newsroom._provider = mended = Scripted(batch_size=50)
+    resume(newsroom, edition)
+    assert run(newsroom, desk.clock, edition).state is EditionState.CLOSED
+    assert len(mended.taken) == len(set(mended.taken)) == 100
+
+
+@given(bad=st.sets(st.integers(0, 29), max_size=8).filter(lambda bad: not set(range(24, 30)) <= bad))
+@example(bad={0, 12, 24, 25, 26})
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whoever_spoils_a_call_nobody_else_pays(tmp_path_factory: pytest.TempPathFactory, bad: set[int]) -> None:
+    """Where a probe happens to be the spoiler, an operator's word lets it go on, and it ends the same."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    newsroom, edition = start(desk, 30, Scripted(batch_size=12))
+    addresses = _addresses(newsroom)
+    spoilers = frozenset(addresses[number] for number in bad)
+    newsroom._provider = provider = Scripted(batch_size=12, spoilers=spoilers)
+    for _ in range(40):
+        if run(newsroom, desk.clock, edition).state is EditionState.CLOSED:
+            break
+        resume(newsroom, edition)
+    found = tally(newsroom, edition)
+    assert (found.accepted, found.refused, found.waiting) == (30 - len(bad), len(bad), 0)
+    assert len(provider.taken) == len(set(provider.taken)) == 30 - len(bad)
+    newsroom.close()
+
+
+def _addresses(newsroom: Newsroom) -> list[str]:
+    with reading(newsroom.engine) as session:
+        return list(session.execute(select(col(Subscriber.address)).order_by(col(Subscriber.id))).scalars())
 
 
 def test_a_provider_that_refuses_everyone_pauses_the_edition_and_marks_nobody(desk: Desk) -> None:
@@ -583,7 +647,7 @@ def test_an_unfinished_edition_is_named_by_the_next_one(desk: Desk) -> None:
     desk.brief("tower")
     sent = newsroom.send("daily")
     assert [(record.slot, waiting) for record, waiting in sent.unfinished] == [("2026-11-23T07:00", 4)]
-    assert any("unfinished edition: daily, slot 2026-11-23T07:00: 4 wait" in f.what for f in newsroom.check())
+    assert any("unfinished edition: daily, slot 2026-11-23T07:00: 4 wait" in f.what for f in examine(newsroom))
 
 
 def test_a_restored_database_names_the_same_copy_the_same(desk: Desk) -> None:

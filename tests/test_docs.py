@@ -8,7 +8,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 import typer.main
@@ -22,7 +22,7 @@ from newsletter.edition import FIELDS, Contents
 from newsletter.formats.json import schema
 from newsletter.formats.json import validate as validate_brief
 from newsletter.schedule import Slot
-from newsletter.settings import Settings
+from newsletter.settings import Settings, tables_of
 from tests.conftest import NOW
 
 ROOT = Path(__file__).parent.parent
@@ -59,16 +59,21 @@ def settings_of(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[
         if field.exclude:
             continue
         here = (*path, field.alias or name)
-        inner = [field.annotation, *get_args(field.annotation)][-1]
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            named = {"newsletters": "ID", "sources": "NAME"}.get(name)
-            yield from settings_of(inner, (*here, named) if named else here)
-        else:
+        inner = get_args(field.annotation)[-1] if get_origin(field.annotation) is dict else field.annotation
+        named = {"newsletters": "ID", "sources": "NAME"}.get(name)
+        tables = tables_of(inner)
+        for number, (kind, table) in enumerate(tables.items()):
+            for key, setting in settings_of(table, (*here, named) if named else here):
+                if not number:
+                    yield key, setting
+                elif not key.endswith(".kind"):
+                    yield f"{key} ({kind})", setting
+        if not tables:
             yield ".".join(here), field
 
 
 SETTINGS = dict(settings_of(Settings))
-DOCUMENTED = {row[0].strip("`"): row for row in cells(CONFIGURATION, 4)}
+DOCUMENTED = {row[0].replace("`", ""): row for row in cells(CONFIGURATION, 4)}
 
 MINIMAL = {
     "site": '[site]\nname = "Desk"\nurl = "https://news.example.org"\npostal_address = "Desk, 1 Street, Town"\n',
@@ -101,6 +106,8 @@ def test_a_setting_is_called_required_or_absent_where_it_is() -> None:
 def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
     tables: dict[str, list[str]] = {}
     for name, row in DOCUMENTED.items():
+        if name.endswith(")"):
+            continue  # of another kind than the default one: the next test's
         table, _, key = name.replace(".ID.", ".daily.").replace(".NAME.", ".desk.").rpartition(".")
         if row[2] not in {"required", "none"}:
             tables.setdefault(table, []).append(f"{key} = {row[2].strip('`')}")
@@ -112,6 +119,16 @@ def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
     assert load(spelled, tmp_path) == load('[sources.desk]\npath = "briefs"\n', tmp_path)
 
 
+def test_the_documented_defaults_of_other_kinds_are_the_defaults(tmp_path: Path) -> None:
+    for name, row in DOCUMENTED.items():
+        key, _, kind = name.removesuffix(")").partition(" (")
+        if not kind or row[2] in {"required", "none"}:
+            continue
+        table, _, key = key.rpartition(".")
+        least = f'[{table}]\nkind = "{kind}"\n'
+        assert load(f"{least}{key} = {row[2].strip('`')}\n", tmp_path) == load(least, tmp_path), name
+
+
 @pytest.mark.parametrize("text", fences(CONFIGURATION, "toml"))
 def test_every_example_of_a_configuration_loads(text: str, tmp_path: Path) -> None:
     loaded = load(text, tmp_path)
@@ -121,7 +138,7 @@ def test_every_example_of_a_configuration_loads(text: str, tmp_path: Path) -> No
 def test_the_examples_show_every_setting(tmp_path: Path) -> None:
     shown = "".join(fences(CONFIGURATION, "toml"))
     for name in SETTINGS:
-        key = name.rpartition(".")[2]
+        key = name.partition(" ")[0].rpartition(".")[2]
         assert re.search(rf"^{key} = |^\[newsletters\.daily\.{key}\]", shown, re.MULTILINE), name
 
 

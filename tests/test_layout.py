@@ -1,6 +1,7 @@
 """Where things live: each vendor has one home. (That imports point down is import-linter's, in `make lint`.)"""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,18 +11,22 @@ ROOT = Path(__file__).parent.parent
 
 HOMES = {
     "alembic": ["newsletter/migrations/"],
-    "click": ["newsletter/cli.py"],
+    "click": ["newsletter/cli/"],
     "cronsim": ["newsletter/schedule.py"],
     "dotenv": ["newsletter/settings.py"],
     "email_validator": ["subscribers/address.py"],
+    "httpcore2": ["newsletter/fetch.py", "newsletter/guard.py"],
+    "httpx2": ["newsletter/fetch.py"],
     "jinja2": ["newsletter/compile.py"],
     "markdown_it": ["newsletter/formats/markdown.py"],
     "mjml": ["newsletter/compile.py"],
     "premailer": ["newsletter/compile.py"],
-    "rich": ["newsletter/cli.py"],
+    "python_http_client": ["newsletter/providers/sendgrid.py"],
+    "rich": ["newsletter/cli/sending.py"],
+    "sendgrid": ["newsletter/providers/sendgrid.py"],
     "sqlite3": ["newsletter/migrations/"],
     "tomllib": ["newsletter/settings.py"],
-    "typer": ["newsletter/cli.py"],
+    "typer": ["newsletter/cli/"],
     "yaml": ["newsletter/formats/markdown.py"],
 }
 
@@ -64,6 +69,14 @@ def test_the_list_knows_nothing_of_newsletters() -> None:
     assert users == []
 
 
+def test_only_the_guarded_client_and_providers_ask_the_web() -> None:
+    clients = re.compile(r"\b(import|from) (http\.client|urllib\.request|urllib3|requests|aiohttp|httpx|ftplib)\b")
+    askers = [
+        file.relative_to(ROOT).as_posix() for file in _files() if clients.search(file.read_text(encoding="utf-8"))
+    ]
+    assert [asker for asker in askers if not asker.startswith("newsletter/providers/")] == []
+
+
 def test_nobody_reads_the_environment_but_the_command_line() -> None:
     readers = [
         file.relative_to(ROOT).as_posix()
@@ -71,7 +84,7 @@ def test_nobody_reads_the_environment_but_the_command_line() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
     ]
-    assert set(readers) == {"newsletter/cli.py"}
+    assert set(readers) == {"newsletter/cli/_shell.py"}
 
 
 def test_printing_is_the_command_lines_alone() -> None:
@@ -81,4 +94,13 @@ def test_printing_is_the_command_lines_alone() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
-    assert set(printers) == {"newsletter/cli.py"}
+    assert {printer.rpartition("/")[0] for printer in printers} == {"newsletter/cli"}
+
+
+def test_the_command_line_opens_no_database_session() -> None:
+    openers = [
+        file.relative_to(ROOT).as_posix()
+        for file in (ROOT / "newsletter" / "cli").glob("*.py")
+        if re.search(r"\b(reading|transaction|Session)\b", file.read_text(encoding="utf-8"))
+    ]
+    assert openers == []

@@ -16,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Enum, text
 
-from newsletter import migrations
+from newsletter import formats, migrations
 from newsletter.errors import ConfigurationError
 from newsletter.newsroom import Newsroom
 from newsletter.settings import Settings
@@ -26,15 +26,15 @@ from tests.conftest import CONFIGURATION
 NEXT = '''\
 """A column more, on a table that others name.
 
-Revision ID: 0002
-Revises: 0001
+Revision ID: 0003
+Revises: 0002
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -58,7 +58,9 @@ def _schema(file: Path) -> dict[str, list[str]]:
         ).fetchall()
     made: dict[str, list[str]] = {}
     for table, sql in rows:
-        made.setdefault(table, []).extend(re.sub(r"\s+", " ", line).strip(" ,") for line in sql.split("\n"))
+        made.setdefault(table, []).extend(
+            re.sub(r"\s+", " ", line).replace('"', "").strip(" ,") for line in sql.split("\n")
+        )
     return {table: sorted(lines) for table, lines in made.items()}
 
 
@@ -67,13 +69,13 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the installed program were one revision further."""
     scripts = tmp_path / "scripts"
     shutil.copytree(migrations.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0002_next.py").write_text(NEXT)
+    (scripts / "versions" / "0003_next.py").write_text(NEXT)
     monkeypatch.setattr(migrations, "SCRIPTS", scripts)
-    monkeypatch.setattr(migrations, "HEAD", "0002")
+    monkeypatch.setattr(migrations, "HEAD", "0003")
 
 
 def _populated(folder: Path) -> Path:
-    """A database at 0001 with a subscriber who is on a list."""
+    """A database at HEAD with a subscriber who is on a list."""
     with Newsroom.open(_settings(folder)):
         pass
     with closing(sqlite3.connect(folder / "newsletter.db")) as connection:
@@ -147,10 +149,11 @@ def test_processes_that_open_a_fresh_database_at_once_all_find_it_whole(tmp_path
     program = """
 import sys
 from pathlib import Path
+from newsletter.checkup import examine
 from newsletter.newsroom import Newsroom
 from newsletter.settings import Settings
 with Newsroom.open(Settings.load(Path(sys.argv[1]), {})) as newsroom:
-    print([finding.what for finding in newsroom.check() if finding.what.startswith("database /")])
+    print([finding.what for finding in examine(newsroom) if finding.what.startswith("database /")])
 """
     command = [sys.executable, "-c", program, str(tmp_path / "newsletter.toml")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -164,16 +167,16 @@ with Newsroom.open(Settings.load(Path(sys.argv[1]), {})) as newsroom:
 def test_an_older_database_is_copied_before_it_is_changed_and_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "desk").mkdir()
     with pytest.MonkeyPatch.context() as before:
-        before.setattr(migrations, "HEAD", "0001")
+        before.setattr(migrations, "HEAD", "0002")
         before.setattr(migrations, "SCRIPTS", Path(migrations.__file__).parent)
         file = _populated(tmp_path / "desk")
     with Newsroom.open(_settings(tmp_path / "desk")) as newsroom:
         backup = newsroom.backup
         with newsroom.engine.connect() as connection:
-            assert migrations.version(connection) == "0002"
+            assert migrations.version(connection) == "0003"
             assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1, "on again"
             assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
-    assert backup == tmp_path / "desk" / "newsletter.db.before-0002-from-0001"
+    assert backup == tmp_path / "desk" / "newsletter.db.before-0003-from-0002"
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     for copy in (file, backup):
         assert (_count(copy, "subscriber"), _count(copy, "subscription")) == (1, 1), "no cascade emptied anything"
@@ -188,7 +191,7 @@ def test_a_second_process_does_not_write_the_changed_database_over_the_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.MonkeyPatch.context() as before:
-        before.setattr(migrations, "HEAD", "0001")
+        before.setattr(migrations, "HEAD", "0002")
         before.setattr(migrations, "SCRIPTS", Path(migrations.__file__).parent)
         file = _populated(tmp_path)
     first, second = connect(f"sqlite:///{file}"), connect(f"sqlite:///{file}")
@@ -204,8 +207,8 @@ def test_a_second_process_does_not_write_the_changed_database_over_the_copy(
 
     monkeypatch.setattr(migrations, "version", slow)
     assert migrations.upgrade(second) is None
-    assert overtaken == [tmp_path / "newsletter.db.before-0002-from-0001"]
-    assert "pronoun" not in str(_schema(tmp_path / "newsletter.db.before-0002-from-0001")["subscriber"])
+    assert overtaken == [tmp_path / "newsletter.db.before-0003-from-0002"]
+    assert "pronoun" not in str(_schema(tmp_path / "newsletter.db.before-0003-from-0002")["subscriber"])
     first.dispose()
     second.dispose()
 
@@ -213,11 +216,11 @@ def test_a_second_process_does_not_write_the_changed_database_over_the_copy(
 @pytest.mark.usefixtures("next_version")
 def test_a_change_that_fails_half_way_leaves_the_database_as_it_was(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as before:
-        before.setattr(migrations, "HEAD", "0001")
+        before.setattr(migrations, "HEAD", "0002")
         before.setattr(migrations, "SCRIPTS", Path(migrations.__file__).parent)
         file = _populated(tmp_path)
     schema = _schema(file)
-    script = migrations.SCRIPTS / "versions" / "0002_next.py"
+    script = migrations.SCRIPTS / "versions" / "0003_next.py"
     script.write_text(NEXT + '    op.execute("SELECT no_such_function()")\n')
     with pytest.raises(ConfigurationError, match="no such function"):
         Newsroom.open(_settings(tmp_path))
@@ -234,7 +237,7 @@ def _versioned(file: Path, version: str) -> None:
 @pytest.mark.parametrize(
     ("version", "says"),
     [
-        ("9000", "is at 9000, made by a newer newsletter; this one knows 0001"),
+        ("9000", "is at 9000, made by a newer newsletter; this one knows 0002"),
         ("0000", "'0000'"),
         ("ab12cd34ef56", "holds tables that are not ours"),
     ],
@@ -297,3 +300,37 @@ def test_a_folder_with_odd_characters_holds_a_database_like_any_other(tmp_path: 
     odd.mkdir()
     with pytest.raises(ConfigurationError, match=r"cannot hold “\?”"):
         _settings(odd)
+
+
+def test_briefs_of_the_first_version_are_recognised_after_the_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0002 gives each brief its page and hashes its content anew: else every brief on record would be a revision."""
+    scripts = tmp_path / "scripts"
+    shutil.copytree(migrations.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__", "0002*"))
+    (tmp_path / "desk").mkdir()
+    file = tmp_path / "desk" / "newsletter.db"
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "SCRIPTS", scripts)
+        before.setattr(migrations, "HEAD", "0001")
+        engine = connect(f"sqlite:///{file}")
+        migrations.upgrade(engine)
+        engine.dispose()
+    old = '{"headline": "Rain Falls", "slug": "rain-falls", "url": "https://desk.example.org/rain/?utm_source=x",'
+    content = old + '"published": null, "facts": [{"text": "It is wet.", "citations": []}], "narratives": []}'
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("INSERT INTO brief VALUES (1, NULL, 'Rain Falls', 1, 'old', '2026-11-23 08:00:00')")
+        connection.execute("UPDATE brief SET url = 'https://desk.example.org/rain/?utm_source=x'")
+        connection.execute("INSERT INTO brief_revision VALUES (1, 1, ?, '2026-11-23 08:00:00')", (content,))
+        connection.execute("INSERT INTO sighting VALUES ('desk', 'rain.json', 1, 'old', NULL)")
+        connection.execute("INSERT INTO sighting VALUES ('wire', 'x', 1, 'other', NULL)")
+        connection.commit()
+    with Newsroom.open(_settings(tmp_path / "desk")):
+        pass
+    brief = formats.read(content.encode(), "rain.json").briefs[0]
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT page, content_hash FROM brief").fetchall() == [
+            ("desk.example.org/rain", brief.content_hash)
+        ]
+        hashes = connection.execute("SELECT content_hash FROM sighting ORDER BY source").fetchall()
+    assert hashes == [(brief.content_hash,), ("other",)]

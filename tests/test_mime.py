@@ -68,6 +68,7 @@ def test_a_copy_is_byte_for_byte_what_stands_on_disk() -> None:
         html,
         text,
         NONCE,
+        "2026-11-23T07:00",
     )
     data = Mould(told).fill(replace(ADA, name='Ada "Ünal" <King>, Countess'), DATE)
     read(data)

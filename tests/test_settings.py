@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from newsletter.errors import ConfigurationError
-from newsletter.settings import SECRET_VARIABLE, Settings
+from newsletter.settings import SECRET_VARIABLE, Folder, Outbox, Settings
 
 SECRET = "s3cr3t-" * 6
 
@@ -206,7 +206,7 @@ TITLE = 'title = "The Test Digest"'
         (TITLE, TITLE + "\nsplits = 3", "newsletters.daily.splits: expected a table"),
         ('name = "Test Desk"', 'name = "  "', "site.name: expected a text"),
         ('postal_address = "Test Desk, 1 Test Street"', 'postal_address = " "', "site.postal_address: expected a text"),
-        ('kind = "outbox"', 'kind = "pigeon"', "provider.kind: expected 'outbox'"),
+        ('kind = "outbox"', 'kind = "pigeon"', "provider.kind: expected “outbox” or “sendgrid”, found “pigeon”"),
         ('path = "briefs"', "path = 3", "sources.desk.path: expected a path"),
         ('path = "briefs"', 'path = ""', "expected a path"),
         ('path = "briefs"', 'path = "a\\u0000b"', "expected a path"),
@@ -317,8 +317,8 @@ def test_relative_paths_are_read_from_the_files_own_folder(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     settings = Settings.load(Path("conf/newsletter.toml"), {})
     here = tmp_path / "conf"
-    assert settings.sources["desk"].path == here / "briefs"
-    assert settings.provider.path == here / "outbox"
+    assert settings.sources["desk"] == Folder(path=here / "briefs")
+    assert settings.provider == Outbox(path=here / "outbox")
     assert settings.templates.path == here / "designs"
     assert settings.database.url == f"sqlite:///{here}/kept/here.db"
 
@@ -328,7 +328,7 @@ def test_absolute_and_home_paths_stay_what_they_are(tmp_path: Path, monkeypatch:
     settings = load(
         tmp_path, changed('path = "briefs"', 'path = "~/briefs"').replace("sqlite:///kept", "sqlite:////srv/kept")
     )
-    assert settings.sources["desk"].path == tmp_path / "desk" / "briefs"
+    assert settings.sources["desk"] == Folder(path=tmp_path / "desk" / "briefs")
     assert settings.database.url == "sqlite:////srv/kept/here.db"
 
 

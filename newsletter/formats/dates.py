@@ -7,6 +7,7 @@ sign for "a day" (`newsletter.brief.is_day`).
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_tz
 
 _MONTHS = {
     name: number
@@ -66,6 +67,50 @@ def read_date(text: str) -> datetime | None:
         except (ValueError, OverflowError):
             return None
     return None
+
+
+_ISO = re.compile(
+    r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2}(?::\d{2})?)(?:[.,]\d{1,12})?\s?([Zz]|[+-]\d{2}(?::?\d{2})?)?)?"
+)
+_MAIL = re.compile(  # RFC 822 as it should be, for speed
+    r"(?:[A-Za-z]{3},? )?(\d{1,2}) ([A-Za-z]{3}) (\d{4}) (\d{2}:\d{2}(?::\d{2})?) ([+-]\d{2}:?\d{2}|GMT|UTC|Z)"
+)
+_UNSET = frozenset(["0001-01-01", "1970-01-01", "0000-00-00"])  # a clock that was never set, as programs write it
+
+
+def read_stamp(text: str) -> datetime | None:
+    """The instant of a feed: RFC 3339 or RFC 822 with their usual sins, else as `read_date`; fractions are dropped.
+
+    None where it gives none, and where it gives the day that stands for none in a program.
+    """
+    text = " ".join(text[:100].split())
+    text = re.sub(r"(:\d\d):60\b", r"\1:59", text)  # a leap second
+    found: datetime | None
+    mail = _MAIL.fullmatch(text)
+    if mail and (month := _MONTHS.get(mail[2].lower())):
+        text = f"{mail[3]}-{month:02}-{mail[1]:0>2}T{mail[4]}{mail[5] if mail[5][0] in '+-' else 'Z'}"
+    if match := _ISO.fullmatch(text):
+        day, time, zone = match.groups()
+        zone = "+00:00" if not zone or zone in "Zz" else zone
+        try:
+            found = datetime.fromisoformat(f"{day}T{time or '00:00'}{zone}").astimezone(UTC)
+        except (ValueError, OverflowError):
+            return None
+    else:
+        found = read_date(text) or _rfc822(text)
+    return None if found is None or f"{found.year:04}-{found:%m-%d}" in _UNSET else found
+
+
+def _rfc822(text: str) -> datetime | None:
+    """An instant in one of the forms that mail has known: two-digit years, the year at the end."""
+    try:
+        parts = parsedate_tz(text)
+        if parts is None or not any(parts[3:6]) or not re.search(r"[A-Za-z]{3}", text):
+            return None
+        local = datetime(*parts[:6], tzinfo=timezone(timedelta(seconds=parts[9] or 0)))
+        return local.astimezone(UTC)
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
 
 
 def _at_time(day: datetime, after: str, before: str) -> datetime:

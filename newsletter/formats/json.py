@@ -33,34 +33,39 @@ _DECODER = json.JSONDecoder()
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
-def read(text: str, origin: str) -> Iterator[Brief | BriefError | Remark]:
-    """Read the briefs of a JSON text. Raises BriefError where it is no JSON or holds no brief."""
-    twice: list[str] = []
+def load(text: str, origin: str, twice: list[str]) -> Any:
+    """What a JSON text holds; names that stand twice in one object are added to `twice`. Raises BriefError."""
     try:
-        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=lambda pairs: _pairs(pairs, twice))
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=lambda pairs: _pairs(pairs, twice))
     except json.JSONDecodeError as error:
         raise BriefError(origin, error.lineno, f"expected JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise BriefError(origin, None, "expected a brief as JSON, found too many brackets in brackets") from None
     except ValueError as error:
         found = re.search(r"[:\[,]\s*(?:-?Infinity|NaN|\d{4000})", text)
-        line = _line(text, found.end()) if found else None
+        line = line_at(text, found.end()) if found else None
         raise BriefError(origin, line, f"expected JSON: {str(error).split(';')[0]}") from None
+
+
+def read(text: str, origin: str) -> Iterator[Brief | BriefError | Remark]:
+    """Read the briefs of a JSON text. Raises BriefError where it is no JSON or holds no brief."""
+    twice: list[str] = []
+    data = load(text, origin, twice)
     for key in dict.fromkeys(twice):
-        yield Remark(_line(text, _second(text, key)), f"“{key}” stands twice in one object: the last one is used")
+        yield Remark(line_at(text, _second(text, key)), f"“{key}” stands twice in one object: the last one is used")
     at = _BLANK.match(text).end()  # type: ignore[union-attr] # matches the empty text
     found = data
     if isinstance(data, dict) and isinstance(data.get("briefs"), list):
-        found, at = data["briefs"], _position(text, at, ["briefs"])
+        found, at = data["briefs"], position_of(text, at, ["briefs"])
         for key in data.keys() - {"briefs"} & set(Brief.model_fields):
-            yield Remark(_line(text, _position(text, at, [key])), f"“{key}” beside the list of briefs is not used")
+            yield Remark(line_at(text, position_of(text, at, [key])), f"“{key}” beside the list of briefs is not used")
     if not isinstance(found, list):
         yield _one(found, text, at, origin)
         return
     if not found or len(found) > _MOST_BRIEFS:
         what = f"found {len(found):,}" if found else "found an empty list"
-        raise BriefError(origin, _line(text, at), f"expected 1 to {_MOST_BRIEFS:,} briefs, {what}")
-    for item, (_, start) in zip(found, _members(text, at), strict=True):
+        raise BriefError(origin, line_at(text, at), f"expected 1 to {_MOST_BRIEFS:,} briefs, {what}")
+    for item, (_, start) in zip(found, members_of(text, at), strict=True):
         yield _one(item, text, start, origin)
 
 
@@ -69,7 +74,7 @@ def _one(item: object, text: str, at: int, origin: str) -> Brief | BriefError:
         return validate(item)
     except ValidationError as error:
         what, path = explain(error)
-        return BriefError(origin, _line(text, _position(text, at, path)), what)
+        return BriefError(origin, line_at(text, position_of(text, at, path)), what)
 
 
 def validate(item: object) -> Brief:
@@ -112,7 +117,7 @@ def explain(error: ValidationError) -> tuple[str, tuple[str | int, ...]]:
 # ---------------------------------------------------------------------------------------------- where it stands
 
 
-def _members(text: str, at: int) -> Iterator[tuple[str | int, int]]:
+def members_of(text: str, at: int) -> Iterator[tuple[str | int, int]]:
     """The members of the object or array at `at` in valid JSON: key or index, and where the value begins."""
     is_object = text[at] == "{"
     at = _BLANK.match(text, at + 1).end()  # type: ignore[union-attr] # matches the empty text
@@ -128,12 +133,12 @@ def _members(text: str, at: int) -> Iterator[tuple[str | int, int]]:
         index += 1
 
 
-def _position(text: str, at: int, path: Sequence[str | int]) -> int:
+def position_of(text: str, at: int, path: Sequence[str | int]) -> int:
     """Where the value at a path begins; where the path leads nowhere (a missing key), the last step that exists."""
     for step in path:
         if text[at] not in "[{":
             break
-        starts = [start for key, start in _members(text, at) if key == step]
+        starts = [start for key, start in members_of(text, at) if key == step]
         if not starts:
             break
         at = starts[-1]
@@ -146,7 +151,8 @@ def _second(text: str, key: str) -> int:
     return places[1] if len(places) > 1 else 0
 
 
-def _line(text: str, at: int) -> int:
+def line_at(text: str, at: int) -> int:
+    """The line, from 1, of a place in a text."""
     return text.count("\n", 0, at) + 1
 
 

@@ -6,7 +6,7 @@ Blocks carry the line they came from, so that every remark and fault can name it
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -290,6 +290,7 @@ def assemble(blocks: Sequence[Block], front: Front, origin: str) -> Iterator[Bri
         "published": front.get("published"),
         "updated": front.get("updated"),
         "image": _image(front),
+        "summary": front.get("summary"),
         "topics": list(front.get("topics") or ()),
         "facts": [{"text": "\n\n".join(f.text), "citations": _citations(f.links)} for f in draft.facts],
         "narratives": [
@@ -299,16 +300,21 @@ def assemble(blocks: Sequence[Block], front: Front, origin: str) -> Iterator[Bri
         "split": front.get("split") or draft.split,
         "language": front.get("language"),
     }
-    yield from _validated(data, draft, front, origin)
-
-
-def _validated(data: dict[str, Any], draft: _Draft, front: Front, origin: str) -> Iterator[Brief | Remark]:
-    """The Brief. What it can do without and is wrong (a link, a language) is left out with a remark."""
     lines = {
         "facts": [f.line for f in draft.facts],
         "narratives": [n.line for n in draft.narratives],
         "forecasts": draft.forecast_lines,
     }
+    yield from validated(data, front, origin, lines)
+
+
+def validated(
+    data: dict[str, Any], front: Front, origin: str, lines: Mapping[str, Sequence[int]]
+) -> Iterator[Brief | Remark]:
+    """The Brief that the data gives. What it can do without and is wrong (a link, a language) costs a remark only.
+
+    `lines` says where each fact, narrative and forecast stands. Raises BriefError where the rest is no brief.
+    """
     while True:
         try:
             brief = Brief.model_validate(data)
@@ -341,7 +347,7 @@ def _left_out(data: dict[str, Any], path: Sequence[str | int]) -> bool:
         case ["image", ("url" | "alt" | "credit") as part, *_]:
             data["image"][part] = None
             data["image"] = data["image"] if any(data["image"].values()) else None
-        case ["url" | "language" | "split" as part, *_]:
+        case ["url" | "language" | "split" | "summary" as part, *_]:
             data[part] = None
         case _:
             return False

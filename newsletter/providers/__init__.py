@@ -3,11 +3,12 @@
 One file a provider, holding both halves (submitting, and reading its webhook). `open_provider` is the registry.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from newsletter.edition import AttemptId, Finding, Message, Receipt, Recipient
-from newsletter.settings import Outbox
+from newsletter.edition import AttemptId, Event, Finding, Message, Receipt, Recipient
+from newsletter.errors import ConfigurationError
+from newsletter.settings import SENDGRID_VARIABLE, Outbox, SendGrid
 
 
 class Provider(Protocol):
@@ -34,23 +35,51 @@ class Provider(Protocol):
     def live(self) -> bool:
         """True where mail leaves for the world: then the database's instance id must be claimed."""
 
+    @property
+    def largest_edition(self) -> int | None:
+        """The most recipients of one edition that it may be given yet. None: any number."""
+
     def submit(
         self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
     ) -> Iterator[Receipt]:
         """Hand over one copy a recipient. `started` is called just before the first byte of the body leaves.
 
-        What `started` raises goes through untouched, and nothing has left then.
+        What `started` raises goes through untouched, and nothing has left then. It is not called where there is nobody
+        to call for.
         """
+
+    def events(self, headers: Mapping[str, str], body: bytes) -> Sequence[Event]:
+        """What the provider's webhook told, its signature verified first. Raises WebhookRejected."""
 
     def check(self) -> Sequence[Finding]:
         """What can be told about it without sending, for doctor."""
 
     def close(self) -> None:
-        """Give back what it holds open."""
+        """Give back what it holds open. May be called again."""
 
 
-def open_provider(settings: Outbox) -> Provider:
-    """The provider that the configuration names."""
-    from newsletter.providers.outbox import OutboxProvider  # noqa: PLC0415 # only the one in use is loaded
+def open_provider(settings: Outbox | SendGrid, *, sandbox: bool = False) -> Provider:
+    """The provider that the configuration names. In its `sandbox` it judges every request and delivers none.
 
-    return OutboxProvider(settings.path, batch_size=settings.batch_size)
+    Raises ConfigurationError where it has no sandbox, or has not been given its key.
+    """
+    if isinstance(settings, Outbox):
+        if sandbox:
+            raise ConfigurationError("the outbox has no sandbox: it reaches nobody as it is")
+        from newsletter.providers.outbox import OutboxProvider  # noqa: PLC0415 # only the one in use is loaded
+
+        return OutboxProvider(settings.path, batch_size=settings.batch_size)
+    if settings.key is None:
+        raise ConfigurationError(
+            f"{SENDGRID_VARIABLE} is not set: put it into the environment or into .env beside the configuration"
+        )
+    from newsletter.providers.sendgrid import SendGridProvider  # noqa: PLC0415 # only the one in use is loaded
+
+    return SendGridProvider(
+        settings.key.get_secret_value(),
+        host=settings.host,
+        timeout=settings.timeout,
+        batch_size=settings.batch_size,
+        webhook_keys=settings.webhook_keys,
+        sandbox=sandbox,
+    )

@@ -9,13 +9,13 @@ what was read) was accepted before. Files are 0600, the folders it makes 0700.
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from newsletter.edition import AttemptId, DeliveryId, Finding, Message, Receipt, Recipient, Result
-from newsletter.errors import OutcomeUnknown, ProviderRefused
+from newsletter.edition import AttemptId, DeliveryId, Event, Finding, Message, Receipt, Recipient, Result
+from newsletter.errors import OutcomeUnknown, ProviderRefused, WebhookRejected
 from newsletter.mime import HeaderError, Mould
 
 _ABANDONED = timedelta(hours=36)  # as maildir(5): a draft that old is what a killed process left behind
@@ -27,6 +27,7 @@ class OutboxProvider:
     name = "outbox"
     idempotent = True
     live = False
+    largest_edition: int | None = None
 
     def __init__(
         self, path: Path, *, batch_size: int = 500, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -44,7 +45,8 @@ class OutboxProvider:
         the whole batch is on the disk, since the folder's entries are flushed once; OutcomeUnknown where that fails.
         """
         mould, standing = self._open(message, recipients)
-        started()
+        if recipients:
+            started()
         receipts: list[Receipt] = []
         now = self._clock()
         fault: OSError | None = None
@@ -71,6 +73,10 @@ class OutboxProvider:
         except OSError as error:
             raise OutcomeUnknown(self.name, _sentence(error, self.path)) from error
         yield from receipts
+
+    def events(self, headers: Mapping[str, str], body: bytes) -> Sequence[Event]:  # noqa: ARG002 # whatever it is
+        """A folder tells nothing later."""
+        raise WebhookRejected(self.name, "a folder has no webhook")
 
     def file_of(self, recipient: Recipient) -> Path:
         """Where a recipient's copy stands once it is accepted."""

@@ -1,0 +1,105 @@
+"""What keeps a mail too many from leaving: refusals, and what an operator is asked to say yes to.
+
+Functions of values: each returns where nothing stands against it, and raises what is to be told where something does.
+An EditionError with `consent` is one that the operator's yes lifts.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from newsletter.dispatch import hours
+from newsletter.errors import ConfigurationError, EditionError
+from newsletter.models import EditionRecord, Instance
+from newsletter.providers import Provider
+from newsletter.schedule import Schedule, Slot
+from newsletter.settings import Newsletter, Settings
+
+_JUMP_FLOOR = 100  # an audience that grows by fewer never needs a yes: a small list doubles in a day
+
+
+def refuse_if_halted(name: str, database: Instance) -> None:
+    """Refuse to send while an operator has halted all dispatch."""
+    if database.halted_at is not None:
+        why = f" ({database.halt_reason})" if database.halt_reason else ""
+        raise EditionError(
+            name,
+            f"all dispatch is halted since {database.halted_at:%Y-%m-%d %H:%M} UTC by {database.halted_by}{why}; "
+            "newsletter unhalt lets it run",
+        )
+
+
+def refuse_if_not_claimed(settings: Settings, provider: Provider, database: Instance) -> None:
+    """Refuse to mail real people from a database that the configuration does not name: it may be a copy."""
+    if provider.live and settings.database.instance != database.instance_id:
+        raise ConfigurationError(
+            f"{provider.name} mails real people, and this database is not claimed: if it is no copy, set "
+            f'instance = "{database.instance_id}" under [database]',
+            file=settings.file,
+        )
+
+
+def refuse_if_too_many(name: str, provider: Provider, mailable: int) -> None:
+    """Refuse an edition larger than the provider is trusted with yet. No yes lifts that."""
+    if provider.largest_edition is not None and mailable > provider.largest_edition:
+        raise EditionError(
+            name,
+            f"{mailable:,} people would be mailed, and this version gives {provider.name} editions of at most "
+            f"{provider.largest_edition:,}; --sandbox and --test go with any list",
+        )
+
+
+def ask_about_slot(name: str, newsletter: Newsletter, slot: Slot, now: datetime) -> None:
+    """Ask where a slot is none of the schedule's, is still ahead, or is past `stale_after`."""
+    schedule = Schedule(newsletter.schedule, newsletter.zone)
+    scheduled = next(schedule.upcoming(slot.instant - timedelta(minutes=1)), None)
+    if scheduled is None or scheduled.local != slot.local:
+        raise EditionError(
+            name,
+            f"{slot} is no slot of its schedule ({', '.join(newsletter.schedule)}); --yes sends it",
+            consent=True,
+        )
+    if slot.instant > now:
+        wait = hours(slot.instant - now)
+        raise EditionError(name, f"its slot {slot} is {wait} ahead; --yes sends it now", consent=True)
+    if now - slot.instant > newsletter.stale_after:
+        late = hours(now - slot.instant)
+        raise EditionError(name, f"its slot {slot} was {late} ago, past stale_after; --yes sends it", consent=True)
+
+
+def ask_if_near(name: str, newsletter: Newsletter, slot: Slot, frozen: Sequence[EditionRecord], now: datetime) -> None:
+    """Ask where a slot is nearer than `min_interval` to another edition's. `frozen` are the newsletter's editions."""
+    gap = newsletter.min_interval
+    if gap is None:
+        gap = Schedule(newsletter.schedule, newsletter.zone).shortest_gap(now) * 3 / 4
+    for other in frozen:
+        apart = abs(other.slot_at - slot.instant)
+        if other.slot != str(slot) and apart < gap:
+            raise EditionError(
+                name,
+                f"its slot {slot} is only {hours(apart)} from the edition of {other.slot}, less than "
+                f"min_interval ({hours(gap)}); --yes sends it",
+                consent=True,
+            )
+
+
+def refuse_if_nobody(name: str, newsletter: Newsletter, *, candidates: int, mailable: int) -> None:
+    """Refuse to start an edition that would go to nobody."""
+    lists = ", ".join(newsletter.lists)
+    if not mailable:
+        raise EditionError(
+            name,
+            f"nobody to mail on list {lists} ({candidates} confirmed, none of them may be mailed)"
+            if candidates
+            else f"nobody is confirmed on list {lists} yet; newsletter subscribers add puts people on it",
+        )
+
+
+def ask_if_grown(name: str, candidates: int, frozen: Sequence[EditionRecord], jump: float) -> None:
+    """Ask where an audience is larger than `jump` times the last one. `frozen` are its editions, newest slot first."""
+    last = (frozen[0].candidates or 0) if frozen else None
+    if last is not None and candidates > max(last * jump, last + _JUMP_FLOOR):
+        raise EditionError(
+            name,
+            f"its audience of {candidates:,} is far larger than the last one of {last:,}; --yes sends it",
+            consent=True,
+        )
