@@ -22,6 +22,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 from benchmarks.collecting import ENTRIES, FEEDS, collect_twice
+from benchmarks.personalizations import build_requests
 from newsletter import compile as compiler
 from newsletter import formats, markup
 from newsletter.edition import Contents, DeliveryId, Message, Recipient, Sender
@@ -213,6 +214,14 @@ def collecting() -> None:
     row("feeds sent whole a second time", f"{asked.get('whole', 0)}", "0")
 
 
+def requesting() -> None:
+    """Build requests to SendGrid, against the package's own way."""
+    print("building and serialising a request to SendGrid for 1,000 people, six fields (median of 25)")
+    ours, theirs = build_requests()
+    row("joined from ready pieces", f"{ours:.1f} ms", "under 3 ms")
+    row("the package's Mail, the same request", f"{theirs:.1f} ms", f"we are {theirs / ours:.0f} times as fast")
+
+
 def main() -> None:
     """Print everything; with an argument, be the process whose memory is measured."""
     if sys.argv[1:] == ["compile"]:
@@ -224,6 +233,7 @@ def main() -> None:
     against_npm(mjml)
     filling(message)
     whole_job()
+    requesting()
     collecting()
 
 

@@ -22,13 +22,14 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
 
-from newsletter import __version__, formats, store
+from newsletter import __version__, formats, shelf
 from newsletter.brief import Brief, page_of
 from newsletter.errors import BriefError, CollectError
 from newsletter.fetch import Fetched, Fetcher, FetchError, Validators
 from newsletter.models import Sighting, SourceRecord, Verdict
 from newsletter.settings import Endpoint, Feed, Folder, Newsletter
-from newsletter.store import Candidate, Found, Ruling, Shelf
+from newsletter.shelf import Found, Shelf
+from newsletter.store import Candidate, Ruling
 from subscribers import reading, transaction
 
 Source = Folder | Feed | Endpoint
@@ -75,7 +76,7 @@ def collect(
     }
     fetched = {name: source for name, source in sources.items() if not isinstance(source, Folder)}
     with reading(engine) as session:
-        records = store.source_records(session, fetched)
+        records = shelf.source_records(session, fetched)
     due: dict[str, Feed | Endpoint] = {}
     for name, source in fetched.items():
         record = same_place(records.get(name), source)
@@ -91,7 +92,7 @@ def collect(
 
 def _collect_folder(engine: Engine, name: str, source: Folder, now: datetime) -> Collected:
     with reading(engine) as session:
-        before = store.sightings(session, name)  # before the files: what another process records since is not undone
+        before = shelf.sightings(session, name)  # before the files: what another process records since is not undone
     try:
         files = _files(source.path)
     except OSError as error:
@@ -241,11 +242,11 @@ def _take(
     same = digest is None or (record is not None and record.reader == __version__ and record.body_hash == digest)
     if record is not None and same:
         with transaction(engine) as session:
-            store.source_unchanged(session, name, answer.validators.etag, answer.validators.last_modified, now)
+            shelf.source_unchanged(session, name, answer.validators.etag, answer.validators.last_modified, now)
         remarks = (*moved, *(f"{fault} (as last time)" for fault in record.faults))
         return Collected(name, record.briefs or 0, remarks=remarks, unchanged=True)
     with reading(engine) as session:
-        before = store.sightings(session, name)
+        before = shelf.sightings(session, name)
     read = formats.read(answer.body or b"", name, base=answer.url, charset=answer.charset)
     if read.faults and not read.briefs:
         return _failed(engine, name, source, read.faults[0].what, now=now)
@@ -264,7 +265,7 @@ def _take(
         succeeded_at=now,
     )
     with transaction(engine) as session:  # last: killed before it, the source is asked and read again
-        store.source_read(session, fared)
+        shelf.source_read(session, fared)
     return Collected(name, len(found), new, revised, read.faults, (*moved, *read.remarks))
 
 
@@ -278,7 +279,7 @@ def _failed(
     now: datetime,
 ) -> Collected:
     with transaction(engine) as session:
-        record = store.source_failed(session, name, source.url, what, now)
+        record = shelf.source_failed(session, name, source.url, what, now)
         wait: timedelta | None = retry_after or patience(record.failures)
         record.not_before = now + wait if wait else None
         record.wished = retry_after is not None
@@ -312,17 +313,17 @@ def _record(
     new = revised = 0
     for start in range(0, len(changed), _AT_ONCE):
         with transaction(engine) as session:
-            shelf = Shelf(session, source, changed[start : start + _AT_ONCE], now)
+            at_hand = Shelf(session, source, changed[start : start + _AT_ONCE], now)
             for one in changed[start : start + _AT_ONCE]:
                 last = before[one.guid].content_hash if one.guid in before else None
-                if shelf.hash_of(one.guid) != last:
+                if at_hand.hash_of(one.guid) != last:
                     continue
-                made = _record_one(shelf, one, shared, last=last)
+                made = _record_one(at_hand, one, shared, last=last)
                 new, revised = new + (made == "new"), revised + (made == "revised")
-            shelf.write()
+            at_hand.write()
     for start in range(0, len(gone), _AT_ONCE):
         with transaction(engine) as session:
-            store.withdraw(session, source, gone[start : start + _AT_ONCE], now)
+            shelf.withdraw(session, source, gone[start : start + _AT_ONCE], now)
     return new, revised
 
 
@@ -335,28 +336,28 @@ def _shared_pages(found: Sequence[Found]) -> frozenset[str]:
     return frozenset(page for page, slugs in stories.items() if len(slugs) > 1)
 
 
-def _record_one(shelf: Shelf, found: Found, shared: Collection[str], *, last: str | None) -> str:
+def _record_one(at_hand: Shelf, found: Found, shared: Collection[str], *, last: str | None) -> str:
     """Record one brief under its name; say whether it is "new", "revised" or "known".
 
     `last` is the hash of what the source gave under that name the last time.
     """
-    known = shelf.by_name(found.guid)
+    known = at_hand.by_name(found.guid)
     if known and not same_story(known.brief, found.brief):
         known = None  # the file's name, or the feed's guid, now stands for another story
     if known is None and found.page and found.page not in shared:
-        known = shelf.by_page(found.page)
+        known = at_hand.by_page(found.page)
         if known and known.here and not same_telling(known.brief, found.brief):
             known = None  # a page whose content is exchanged: yesterday's story stood there
-    known = known or shelf.by_content(found.content_hash)
+    known = known or at_hand.by_content(found.content_hash)
     if known is None:
-        shelf.add(found)
+        at_hand.add(found)
         return "new"
     # Of two sources with one story the latest word counts; but a summary is no word against facts and narratives.
     tells = known.told_here or _is_full(found.brief) or not _is_full(known.brief)
-    if tells and found.content_hash not in {known.record.content_hash, last}:
-        shelf.revise(known, found)
+    if tells and found.content_hash not in {known.content_hash, last}:
+        at_hand.revise(known, found)
         return "revised"
-    shelf.see(known, found)
+    at_hand.see(known, found)
     return "known"
 
 

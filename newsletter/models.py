@@ -18,7 +18,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import JSON, Column, Index, Text, UniqueConstraint
-from sqlmodel import Field
+from sqlmodel import Field, col
 
 from newsletter.edition import EventKind
 from subscribers import Instant, Table, choice
@@ -182,6 +182,12 @@ class RevisionRecord(Table, table=True):
     number: int = Field(primary_key=True)  # from 1
     content: str = Field(sa_column=Column(Text, nullable=False))
     seen_at: datetime = Field(sa_type=Instant)
+
+
+NEWEST_REVISION = (col(RevisionRecord.brief_id) == col(BriefRecord.id)) & (
+    col(RevisionRecord.number) == col(BriefRecord.revision)
+)
+"""Joins a brief to its newest content."""
 
 
 class EditionRecord(Table, table=True):

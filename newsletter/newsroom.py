@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from newsletter import ledger, migrations, safeguards, store
+from newsletter import ledger, migrations, safeguards, shelf, store
 from newsletter.brief import Brief
 from newsletter.collect import Collected, Selection, Source, collect, decide, same_place
 from newsletter.compile import Compiled
@@ -206,8 +206,8 @@ class Newsroom:
     def sources(self) -> list[SourceAccount]:
         """The configured sources, and how each has fared."""
         with reading(self.engine) as session:
-            records = store.source_records(session, self.settings.sources)
-            counts = store.briefs_by_source(session)
+            records = shelf.source_records(session, self.settings.sources)
+            counts = shelf.briefs_by_source(session)
         return [
             SourceAccount(name, source, same_place(records.get(name), source), counts.get(name, 0))
             for name, source in self.settings.sources.items()

@@ -9,15 +9,16 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Self
+from typing import Any
 
-from sqlalchemy import CursorResult, and_, delete, exists, func, insert, literal, or_, select, update
+from sqlalchemy import CursorResult, and_, delete, exists, func, insert, literal, select, update
 from sqlmodel import Session, col
 
-from newsletter.brief import Brief, page_of
+from newsletter.brief import Brief
 from newsletter.edition import Event, Message
 from newsletter.errors import EditionError
 from newsletter.models import (
+    NEWEST_REVISION,
     BriefRecord,
     Decision,
     EditionRecord,
@@ -28,7 +29,6 @@ from newsletter.models import (
     OperatorAct,
     RevisionRecord,
     Sighting,
-    SourceRecord,
     Verdict,
 )
 from newsletter.schedule import Slot
@@ -76,197 +76,6 @@ def act(
 # ------------------------------------------------------------------------------------------ briefs
 
 
-class Found(NamedTuple):
-    """A brief that a source gives: its name there, and what it is recognised by, reckoned once."""
-
-    guid: str
-    brief: Brief
-    page: str | None
-    content_hash: str
-
-    @classmethod
-    def of(cls, guid: str, brief: Brief) -> Self:
-        """With its page and hash."""
-        return cls(guid, brief, page_of(brief.url) if brief.url else None, brief.content_hash)
-
-
-@dataclass(slots=True)
-class Known:
-    """A brief on record with its newest content.
-
-    `here` is True where the source in question gives it, too; `told_here` where the newest content is that source's.
-    """
-
-    record: BriefRecord
-    brief: Brief
-    here: bool
-    told_here: bool
-
-
-class Shelf:
-    """The briefs on record that some found ones may be, looked up at once; and what is to be written about them.
-
-    One transaction long: `write` at its end. What is added is found at once.
-    """
-
-    def __init__(self, session: Session, source: str, found: Sequence[Found], now: datetime) -> None:
-        self._session, self._source, self._now = session, source, now
-        names = [one.guid for one in found]
-        pages = {one.page for one in found if one.page}
-        hashes = {one.content_hash for one in found}
-        sighted = select(Sighting).where(col(Sighting.source) == source, col(Sighting.guid).in_(names))
-        self._sightings = {row.guid: row for row in session.execute(sighted).scalars()}
-        seen_here = select(col(Sighting.brief_id)).where(col(Sighting.source) == source)
-        here = col(BriefRecord.id).in_(seen_here)
-        told_here = exists().where(
-            col(Sighting.source) == source,
-            col(Sighting.brief_id) == col(BriefRecord.id),
-            col(Sighting.content_hash) == col(BriefRecord.content_hash),
-        )
-        rows = session.execute(
-            select(BriefRecord, col(RevisionRecord.content), here, told_here)
-            .join(RevisionRecord, _newest_revision())
-            .where(
-                or_(
-                    col(BriefRecord.id).in_({row.brief_id for row in self._sightings.values()}),
-                    col(BriefRecord.page).in_(pages),
-                    and_(here, col(BriefRecord.content_hash).in_(hashes)),
-                )
-            )
-            .order_by(col(BriefRecord.id))
-        )
-        known = [Known(record, Brief.model_validate_json(content), bool(g), bool(t)) for record, content, g, t in rows]
-        self._by_id = {one.record.id: one for one in known}
-        self._by_page = {one.record.page: one for one in known if one.record.page}  # the newest of several
-        self._by_content = {one.record.content_hash: one for one in known if one.here}
-        self._revisions: list[tuple[BriefRecord, int, str]] = []
-        self._seen: dict[str, tuple[BriefRecord, str]] = {}
-
-    def hash_of(self, guid: str) -> str | None:
-        """The hash of what the source gave last under a name, None where it never gave it."""
-        return self._sightings[guid].content_hash if guid in self._sightings else None
-
-    def by_name(self, guid: str) -> Known | None:
-        """What the source last gave under its own name for a brief."""
-        return self._by_id[self._sightings[guid].brief_id] if guid in self._sightings else None
-
-    def by_page(self, page: str) -> Known | None:
-        """The brief that stands at a web address, whatever source gave it."""
-        return self._by_page.get(page)
-
-    def by_content(self, content_hash: str) -> Known | None:
-        """The brief of the source with just this content: a file that was renamed."""
-        return self._by_content.get(content_hash)
-
-    def add(self, found: Found) -> None:
-        """Put a new brief on record, as its first revision."""
-        record = BriefRecord(headline="", content_hash="", first_seen_at=self._now, revision=0)
-        self._session.add(record)
-        self.revise(Known(record, found.brief, here=True, told_here=True), found)
-
-    def revise(self, known: Known, found: Found) -> None:
-        """Put changed content of a brief on record."""
-        record = known.record
-        record.revision += 1
-        record.url, record.page = found.brief.url, found.page
-        record.headline, record.content_hash = found.brief.headline, found.content_hash
-        self._revisions.append((record, record.revision, found.brief.model_dump_json(exclude_defaults=True)))
-        self.see(known, found)
-        known.brief, known.told_here = found.brief, True
-
-    def see(self, known: Known, found: Found) -> None:
-        """Note that the source gives a brief under a name. One that stood for another brief stands for this one now."""
-        self._seen[found.guid] = (known.record, found.content_hash)
-        known.here = True
-        if known.record.page:
-            self._by_page[known.record.page] = known
-        self._by_content[known.record.content_hash] = known
-
-    def write(self) -> None:
-        """Write all of it."""
-        self._session.flush()  # gives the new ones their ids
-        revisions = [
-            {"brief_id": record.id, "number": number, "content": content, "seen_at": self._now}
-            for record, number, content in self._revisions
-        ]
-        if revisions:
-            self._session.execute(insert(RevisionRecord), revisions)
-        fresh = []
-        for guid, (record, content_hash) in self._seen.items():
-            row = self._sightings.get(guid)
-            if row is None:
-                fresh.append(
-                    {"source": self._source, "guid": guid, "brief_id": record.id, "content_hash": content_hash}
-                )
-            else:
-                row.brief_id, row.content_hash, row.gone_at = record.id or 0, content_hash, None
-        if fresh:
-            self._session.execute(insert(Sighting), fresh)
-        self._session.flush()
-
-
-def _newest_revision() -> Any:
-    return and_(
-        col(RevisionRecord.brief_id) == col(BriefRecord.id), col(RevisionRecord.number) == col(BriefRecord.revision)
-    )
-
-
-def sightings(session: Session, source: str) -> dict[str, Sighting]:
-    """What a source ever gave, by its own names."""
-    rows = session.execute(select(Sighting).where(col(Sighting.source) == source)).scalars()
-    return {row.guid: row for row in rows}
-
-
-def withdraw(session: Session, source: str, guids: Iterable[str], now: datetime) -> None:
-    """Note that a source no longer gives these: what was not sent yet is no candidate until it comes back."""
-    for guid in guids:
-        found = session.get(Sighting, (source, guid))
-        if found is not None and found.gone_at is None:
-            found.gone_at = now
-
-
-def source_records(session: Session, names: Iterable[str]) -> dict[str, SourceRecord]:
-    """How sources that are fetched have fared, as far as they were ever asked."""
-    rows = session.execute(select(SourceRecord).where(col(SourceRecord.name).in_(list(names)))).scalars()
-    return {row.name: row for row in rows}
-
-
-def briefs_by_source(session: Session) -> dict[str, int]:
-    """How many briefs on record each source has given."""
-    rows = session.execute(
-        select(col(Sighting.source), func.count(col(Sighting.brief_id).distinct())).group_by(col(Sighting.source))
-    )
-    return {row[0]: row[1] for row in rows}
-
-
-def source_read(session: Session, fared: SourceRecord) -> None:
-    """Note that a source was read. What it failed before is over, but stays counted."""
-    before = session.get(SourceRecord, fared.name)
-    if before is not None and before.url == fared.url:
-        fared.failed_at, fared.error, fared.failures_ever = before.failed_at, before.error, before.failures_ever
-    session.merge(fared)
-
-
-def source_unchanged(session: Session, name: str, etag: str | None, last_modified: str | None, now: datetime) -> None:
-    """Note that a source answered and gives what it gave before."""
-    record = session.get_one(SourceRecord, name)
-    record.asked_at = record.succeeded_at = now
-    record.failures, record.not_before, record.wished = 0, None, False
-    record.etag, record.last_modified = etag or record.etag, last_modified or record.last_modified
-
-
-def source_failed(session: Session, name: str, url: str, what: str, now: datetime) -> SourceRecord:
-    """Note that a source failed, and count it. What was read before stays read, unless it stood elsewhere."""
-    record = session.get(SourceRecord, name)
-    if record is None or record.url != url:
-        record = session.merge(SourceRecord(name=name, url=url, faults=[], asked_at=now))
-    record.asked_at = record.failed_at = now
-    record.error = what[:500]
-    record.failures += 1
-    record.failures_ever += 1
-    return record
-
-
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A brief that a newsletter has not finally decided about, in its newest revision."""
@@ -308,7 +117,7 @@ def candidates(session: Session, newsletter: str, sources: Sequence[str]) -> lis
     )
     rows = session.execute(
         select(BriefRecord, col(RevisionRecord.content), went_out, seen.c.source)
-        .join(RevisionRecord, _newest_revision())
+        .join(RevisionRecord, NEWEST_REVISION)
         .join(seen, seen.c.brief_id == col(BriefRecord.id))
         .where(~final)
         .order_by(col(BriefRecord.id))

@@ -147,7 +147,9 @@ class MailApi:
 
     def _converse(self, connection: socket.socket, act: Act | None) -> None:
         request = Request()
-        if act is None or not act.deaf:
+        if act is not None and act.deaf:
+            time.sleep(0.1)  # until the client has begun; a reset while it connects is another case
+        else:
             self._read(connection, request, None if act is None else act.reads)
         if act is None and (not request.head or len(request.body) < request.length):
             return  # the client thought better of it

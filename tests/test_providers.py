@@ -460,7 +460,7 @@ def test_each_fault_is_told_by_its_right_name(at_fault: Harness, case: Case) -> 
     begun = time.monotonic()
     with pytest.raises(case.error) as caught:
         submit(provider, people(5), large, started=lambda: started.append(True))
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 6
     assert caught.value.args[0].startswith(provider.name)
     if isinstance(caught.value, ProviderRefused):
         assert caught.value.suspect == (case is Case.ONE_BAD_UNNAMED)

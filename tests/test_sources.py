@@ -8,8 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from newsletter import store
+from newsletter import shelf, store
 from newsletter.collect import Collected, patience
 from newsletter.models import SourceRecord
 from newsletter.newsroom import Newsroom, Sent
@@ -208,7 +210,7 @@ def test_a_run_that_was_killed_before_the_end_is_read_again(desk: Desk, wire: Wi
     wire.pages["/feed"] = Page(rss(entry("a")), etag='"one"')
     newsroom = sources(desk, wire, feed="/feed")
     with monkeypatch.context() as patch:
-        patch.setattr(store, "source_read", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(shelf, "source_read", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             newsroom.collect()
     again = collected(newsroom)["feed"]
@@ -344,6 +346,37 @@ def test_nothing_repeats_and_nothing_is_lost(desk: Desk, wire: Wire, second: lis
     newsroom = sources(desk, wire, feed="/feed")
     desk.people(newsroom, 1)
     assert editions(desk, newsroom, wire, rss(entry("a")), rss(*second)) == [[A], new]
+
+
+@st.composite
+def weeks(draw: st.DrawFn) -> list[list[tuple[str, int]]]:
+    """Some days of a feed: each day some of five stories, in some order, under one of three ways to spell them."""
+    day = st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 2)), max_size=5, unique_by=lambda pair: pair[0])
+    return draw(st.lists(day, min_size=2, max_size=4))
+
+
+def spelled(name: str, way: int) -> str:
+    """A story as it is, as a rebuilt feed gives it, and as a feed gives it that lost its ids and dates."""
+    if way == 0:
+        return entry(name)
+    if way == 1:
+        return entry(name, guid=f"rebuilt-{name}", link=f"http://wire.example.org/{name}/?utm_medium=feed")
+    return entry(name, guid="", date="")
+
+
+@given(week=weeks())
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_feed_does_each_story_goes_out_once(
+    tmp_path_factory: pytest.TempPathFactory, wire: Wire, week: list[list[tuple[str, int]]]
+) -> None:
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    newsroom = sources(desk, wire, feed="/feed")
+    desk.people(newsroom, 1)
+    days = [rss(*(spelled(name, way) for name, way in day)) for day in week]
+    went_out = [headline for day in editions(desk, newsroom, wire, *days) for headline in day]
+    shown = {name for day in week for name, _ in day}
+    assert sorted(went_out) == sorted(f"{name.upper()} makes the news" for name in shown)
+    newsroom.close()
 
 
 def test_an_entry_that_vanishes_and_comes_back_is_neither_lost_nor_repeated(desk: Desk, wire: Wire) -> None:

@@ -61,9 +61,10 @@ def text_of_feed(data: bytes, charset: str | None) -> str:
 def _encoding(data: bytes, charset: str | None) -> str:
     if found := marked(data):
         return found
-    for start, encoding in ((b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"), (b"{\0", "utf-16-le"), (b"\0{", "utf-16-be")):
-        if data.startswith(start):
-            return encoding
+    if len(data) > 3 and data[:1] in b"<{" and not data[1] and not data[3]:  # noqa: PLR2004 # two characters
+        return "utf-16-le"
+    if len(data) > 3 and data[1:2] in b"<{" and not data[0] and not data[2]:  # noqa: PLR2004 # the same
+        return "utf-16-be"
     declared = _DECLARED.match(data[:1000])
     named = [known for name in (declared and declared[1].decode(), charset) if name and (known := codec(name))]
     for encoding in named:

@@ -33,8 +33,7 @@ _ADDED = re.compile(  # a whole paragraph that is none of the story
 )
 _LINKS_ALONE = re.compile(rf"(?:{_ON}\b.{{0,250}}|{_BUTTON}{_ARROW})", re.IGNORECASE)
 _LINKED_END = re.compile(
-    rf"(?:[\s(\[]|\.\.\.|…){{0,9}}\x02[\s(\[]{{0,4}}(?:{_ON}\b[^\x02-\x04]{{0,300}}|{_BUTTON}{_ARROW})\x03[^\x02-\x04]*\x04"
-    rf"{_ARROW}\Z",
+    rf"(?:[\s(\[]|\.\.\.|…){{0,9}}\x02[\s(\[]{{0,4}}{_ON}\b[^\x02-\x04]{{0,300}}\x03[^\x02-\x04]*\x04{_ARROW}\Z",
     re.IGNORECASE,
 )
 _PLAIN_END = re.compile(

@@ -159,13 +159,19 @@ class _Feed:
         if not span.whole:
             what = "expected the entry to end, found the end of the file: the feed is cut off here"
             raise BriefError(self.origin, span.line, what)
+        unended = self.mended.unended
         element, fault = parse(self.mended.mend(text[span.start : span.end]), self.prefixes)
+        if self.mended.unended > unended and not fault:
+            fault = (0, "a CDATA section without its end")
         if element is None:
             raise BriefError(self.origin, span.line, f"expected an entry in XML: {fault[1] if fault else 'found none'}")
         base = _base(element, self.base)
         parts = _Parts(self, Entry(span.line), base, self.based or _XML_BASE in element.attrib, broken=bool(fault))
         entry = parts.entry
-        entry.language = tag_of(element.get(_XML_LANG)) or self.language
+        said = element.get(_XML_LANG) or ""
+        entry.language = tag_of(said) or self.language
+        if said.strip() and not tag_of(said):
+            entry.remark(f"expected a language as en or pt-BR, found “{one_line(said)[:40]}”")
         about = element.get(_RDF_ABOUT)
         # What is not closed swallows what follows: then the parts are looked for at any depth.
         for child in element.iter() if fault else element:
@@ -257,27 +263,21 @@ class _Parts:
         titles = (self._title(self.told[key]) for key in ("title", "dc:title", "media:title") if key in self.told)
         entry.title = next(filter(None, titles), "")
         for kind in ("original", "alternate", "guid", "about", "other"):
-            url = absolute(self.links.get(kind, ""), self.base)
-            if url and (kind in {"alternate", "original", "other"} or is_web(url)):
-                entry.url = url
+            url = self.links.get(kind, "").strip()
+            if url and (kind not in {"guid", "about"} or is_web(url)):
+                entry.url = absolute(url, self.base)
                 break
         content = [self._told(found) for key, found in self.told.items() if _TEXTS.get(key) == "content"]
         entry.content = max((one for one in content if one), key=lambda one: len(one.text), default=None)
-        for key in _SUMMARIES:
-            if key in self.told and (told := self._told(self.told[key])):
-                entry.summary = told
-                break
+        summaries = ((key, self._told(self.told[key])) for key in _SUMMARIES if key in self.told)
+        chosen, entry.summary = next(((key, told) for key, told in summaries if told), ("", None))
         for part, given in self.dates.items():
             self._date(part, given)
         if entry.published and entry.updated and entry.updated <= entry.published:
             entry.updated = None
         if self.image.get("url"):
-            said = (
-                self.told.get("media:description")
-                if self.rank <= 1 and (entry.content or "summary" in self.told)
-                else None
-            )
-            alt = plain(said.text or "") if said is not None else ""
+            described = None if chosen == "media:description" or self.rank > 1 else self.told.get("media:description")
+            alt = plain(described.text or "") if described is not None else ""
             entry.image = {"url": self.image["url"], "alt": alt[:1_000] or None, "credit": self.image.get("credit")}
 
     def _date(self, part: str, given: str) -> None:

@@ -21,6 +21,7 @@ from newsletter.formats.links import mark
 from newsletter.formats.outline import Kind
 
 LONGEST = 100_000  # characters of HTML that are read of one entry: a brief of a hundred facts has half of it
+_MOST_PIECES = 1_000  # headings, bullets and paragraphs of one entry: ten briefs have fewer
 _DEEPEST = 200  # elements inside one another; more is no text, and costs time by its square
 _MOST_REOPENED = 50_000  # bold, links and the like that stay open over paragraphs, in all
 
@@ -178,7 +179,9 @@ def read(html: str, base: str | None, most: int = LONGEST) -> Page:
     if root is not None:
         flow.inside(root)
     flow.flush()
-    return Page(tuple(flow.pieces), tuple(flow.pictures), why)
+    if len(flow.pieces) > _MOST_PIECES:
+        why = f"only its first {_MOST_PIECES:,} paragraphs are read, of {len(flow.pieces):,}"
+    return Page(tuple(flow.pieces[:_MOST_PIECES]), tuple(flow.pictures), why)
 
 
 @dataclass(slots=True)

@@ -78,8 +78,9 @@ def outline_of(pieces: Sequence[Piece], headline: str, line: int) -> Outline | N
     _sections(outline, headed[first:])
     _attach(outline)
     if outline.unused:
-        more = f", and {len(outline.unused) - 1} more paragraphs" if len(outline.unused) > 1 else ""
-        outline.remark(f"not used, beside the list of facts: “{_short(outline.unused[0])}”{more}")
+        outline.remark(
+            f"not used, beside the list of facts: “{_short(outline.unused[0])}” ({len(outline.unused)} in all)"
+        )
     return outline
 
 

@@ -137,20 +137,18 @@ def _spans(text: str, start: Prolog, most: int) -> tuple[list[Span], int]:
     raw = ""
     at, counted, line = start.at, 0, 1
     opened: int | None = None
+    ends = _Ends(text)
     while match := token.search(text, at):
         at = match.end()
-        if match[1]:
-            at = max(at, _cdata_end(text, at, raw))
-            continue
-        if match[2]:
-            at = max(at, text.find("-->", at) + 3)
+        if match[1] or match[2]:
+            at = max(at, ends.of_cdata(at, raw) if match[1] else ends.next("-->", at))
             continue
         name = match[4]
         if name.rpartition(":")[2] == local and not raw:
             raw = name  # an entry is called as the first one is
         closing = bool(match[3]) and name in {raw, start.raw, "channel"}
         if opened is not None and (closing or name == raw):
-            end = match.start() if name != raw or not closing else (text.find(">", at) + 1 or len(text))
+            end = match.start() if name != raw or not closing else (ends.next(">", at) or len(text))
             spans.append(Span(opened, end, line))
             opened = None
         if name != raw or match[3]:
@@ -160,25 +158,37 @@ def _spans(text: str, start: Prolog, most: int) -> tuple[list[Span], int]:
             continue
         line += text.count("\n", counted, match.start())
         opened = counted = match.start()
-        ends = text.find(">", at)
-        if ends > 0 and text[ends - 1] == "/":
-            spans.append(Span(opened, ends + 1, line))
-            opened, at = None, ends + 1
+        tag_end = ends.next(">", at)
+        if tag_end and text[tag_end - 2] == "/":
+            spans.append(Span(opened, tag_end, line))
+            opened, at = None, tag_end
     if opened is not None:
         spans.append(Span(opened, len(text), line, whole=False))
     first = text.count("\n", 0, start.at)
     return [Span(span.start, span.end, span.line + first, span.whole) for span in spans], more
 
 
-def _cdata_end(text: str, at: int, raw: str) -> int:
-    """Where a CDATA section ends; 0 where its end is missing, so that it would swallow the entries after it."""
-    end = text.find("]]>", at)
-    if end < 0:
-        return 0
-    again = text.find("<![CDATA[", at, end)
-    if again >= 0 and raw and text.find(f"</{raw}", at, again) >= 0:
-        return 0
-    return end + 3
+@dataclass(slots=True)
+class _Ends:
+    """Where sections end, each end looked for once: a text that opens a million comments is still read once."""
+
+    text: str
+    found: dict[str, int] = field(default_factory=dict)  # a mark -> where the next one stands, -1: nowhere
+
+    def next(self, mark: str, at: int) -> int:
+        """The place after the next mark; 0 where there is none."""
+        known = self.found.get(mark, 0)
+        if mark not in self.found or 0 <= known < at:
+            known = self.found[mark] = self.text.find(mark, at)
+        return known + len(mark) if known >= 0 else 0
+
+    def of_cdata(self, at: int, raw: str) -> int:
+        """Where a CDATA section ends; 0 where its end is missing, so that it would swallow the entries after it."""
+        end = self.next("]]>", at)
+        again = self.text.find("<![CDATA[", at, end) if end else -1
+        if again >= 0 and raw and self.text.find(f"</{raw}", at, again) >= 0:
+            return 0
+        return end
 
 
 # ---------------------------------------------------------------------------------------------- mending
@@ -186,21 +196,26 @@ def _cdata_end(text: str, at: int, raw: str) -> int:
 
 @dataclass(slots=True)
 class Mended:
-    """What had to be mended: how many bare “&” and “<” stood in the XML, and the names of unknown entities."""
+    """What had to be mended: bare “&” and “<” in the XML, CDATA sections without an end, and unknown entities."""
 
     bare: int = 0
+    unended: int = 0
     unknown: dict[str, None] = field(default_factory=dict)
 
     def mend(self, xml: str) -> str:
         """XML in which every “&” begins a reference that XML itself knows, and no character is one XML forbids."""
         xml = _FORBIDDEN.sub("", xml)
-        if not _SUSPECT.search(xml):
-            return xml
         if "<![CDATA[" not in xml:
-            return _SUSPECT.sub(self._mended, xml)
+            return _SUSPECT.sub(self._mended, xml) if _SUSPECT.search(xml) else xml
         return "".join(
-            part if part.startswith("<![CDATA[") else _SUSPECT.sub(self._mended, part) for part in _cdata_apart(xml)
+            part if part.startswith("<![CDATA[") else _SUSPECT.sub(self._mended, self._opened(part))
+            for part in _cdata_apart(xml)
         )
+
+    def _opened(self, xml: str) -> str:
+        """XML without the beginnings of CDATA sections that have no end: what they hold is read as XML."""
+        self.unended += (found := xml.count("<![CDATA["))
+        return xml.replace("<![CDATA[", "") if found else xml
 
     def _mended(self, match: re.Match[str]) -> str:
         found = match[0]
@@ -233,7 +248,7 @@ def _cdata_apart(xml: str) -> Iterator[str]:
         yield xml[at:start]
         yield xml[start : end + 3]
         at = end + 3
-    yield xml[at:]
+    yield " " + xml[at:] if xml.startswith("<![CDATA[", at) else xml[at:]  # the last has no end: told by the blank
 
 
 # ---------------------------------------------------------------------------------------------- parsing

@@ -230,13 +230,13 @@ def _written(texts: Sequence[str]) -> tuple[list[str], list[str]]:
 
     In one go where nothing in them looks like what keeps them apart.
     """
-    joined = clean("\0".join(texts))
-    if "\\" in joined or joined.count("\0") != len(texts) - 1:
+    joined = clean("\n".join(texts))
+    if "\\" in joined or joined.count("\n") != len(texts) - 1:
         cleaned = [clean(text) for text in texts]
         return [_json(text)[1:-1] for text in cleaned], [_json(escape(text))[1:-1] for text in cleaned]
-    plain = _json(joined)[1:-1].split("\\u0000")
+    plain = _json(joined)[1:-1].split("\\n")
     escaped = escape(joined)
-    return plain, plain if len(escaped) == len(joined) else _json(escaped)[1:-1].split("\\u0000")
+    return plain, plain if len(escaped) == len(joined) else _json(escaped)[1:-1].split("\\n")
 
 
 def _presentable(name: str) -> bool:
