@@ -86,7 +86,8 @@ def collect(
             due[name] = source
     for name, answer in _ask(due, records, fetcher):
         source = due[name]
-        collected[name] = _take(engine, name, source, same_place(records.get(name), source), answer, now=now)
+        record = same_place(records.get(name), source)
+        collected[name] = _take(engine, name, source, record, answer, largest=fetcher.largest_bytes, now=now)
     return [collected[name] for name in sources]
 
 
@@ -232,7 +233,14 @@ def _ask_one(source: Feed | Endpoint, record: SourceRecord | None, fetcher: Fetc
 
 
 def _take(
-    engine: Engine, name: str, source: Feed | Endpoint, record: SourceRecord | None, answer: Answer, *, now: datetime
+    engine: Engine,
+    name: str,
+    source: Feed | Endpoint,
+    record: SourceRecord | None,
+    answer: Answer,
+    *,
+    largest: int,
+    now: datetime,
 ) -> Collected:
     """Put on record what a source answered: its briefs, and how it fared."""
     if isinstance(answer, FetchError):
@@ -247,7 +255,7 @@ def _take(
         return Collected(name, record.briefs or 0, remarks=remarks, unchanged=True)
     with reading(engine) as session:
         before = shelf.sightings(session, name)
-    read = formats.read(answer.body or b"", name, base=answer.url, charset=answer.charset)
+    read = formats.read(answer.body or b"", name, base=answer.url, charset=answer.charset, largest=largest)
     if read.faults and not read.briefs:
         return _failed(engine, name, source, read.faults[0].what, now=now)
     found = list(zip(_names("", read), read.briefs, strict=True))
@@ -428,7 +436,7 @@ def look(url: str, fetcher: Fetcher) -> Look:
     except FetchError as error:
         raise CollectError("(new)", url, error.what) from None
     body = answer.body or b""
-    read = formats.read(body, url, base=answer.url, charset=answer.charset)
+    read = formats.read(body, url, base=answer.url, charset=answer.charset, largest=fetcher.largest_bytes)
     feeds = () if read.briefs else tuple(formats.feeds_in(body, answer.url))
     return Look(url, answer, read, feeds)
 

@@ -132,7 +132,7 @@ class Fetcher:
         resolve: Resolve = look_up,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._seconds, self._most = settings.timeout.total_seconds(), settings.largest_bytes
+        self._seconds, self.largest_bytes = settings.timeout.total_seconds(), settings.largest_bytes
         self._networks = tuple(ip_network(network) for network in settings.allow_networks)
         self._user_agent, self._clock, self._resolve = user_agent, clock, resolve
         self._tls = tls or httpx2.create_ssl_context()  # once: reading the authorities takes longer than most fetches
@@ -197,7 +197,7 @@ class Fetcher:
             "If-Modified-Since": shown.last_modified,
         }
         sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items() if value]
-        guard = Guard(self._resolve, self._networks, deadline, 2 * self._most + _OVERHEAD)
+        guard = Guard(self._resolve, self._networks, deadline, 2 * self.largest_bytes + _OVERHEAD)
         try:
             with (
                 httpcore2.HTTPConnection(target.origin, ssl_context=self._tls, network_backend=guard) as connection,
@@ -226,7 +226,7 @@ class Fetcher:
             words = _ANSWERS.get(status) or _KINDS_OF_ANSWERS.get(status // 100, "that is no answer")
             wish = _wish(_header(response, "retry-after"), self._clock()) if status in _WISHES else None
             raise FetchError(f"{host} answers {status}: {words}", wish)
-        body = _body(response, host, self._most)
+        body = _body(response, host, self.largest_bytes)
         kind = _header(response, "content-type") or ""
         media_type = _MEDIA_TYPE.match(kind)
         return Fetched(str(where), status, body, given, _charset(kind), media_type[1].lower() if media_type else None)

@@ -499,3 +499,13 @@ def test_no_tag_survives(parts: list[str]) -> None:
     for piece in read_html("".join(parts), None).pieces:
         assert "<script" not in piece.words
         assert not any(f"<{name}>" in piece.words for name in ("b", "p", "a", "svg"))
+
+
+def test_a_servers_own_warning_before_the_feed_costs_a_remark() -> None:
+    feed = (GOLDEN / "wordpress.xml").read_bytes() if (GOLDEN / "wordpress.xml").exists() else None
+    assert feed is not None
+    whole = formats.read(feed, "x")
+    for warning in (b"<br />\n<b>Warning</b>: mysql_connect() in <b>/srv/wp.php</b> on line 3<br />\n", b"Notice: x\n"):
+        read = formats.read(warning + feed.lstrip(), "x")
+        assert read.briefs == whole.briefs
+        assert "x:1: what stands before the feed is not used" in read.remarks

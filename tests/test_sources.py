@@ -166,6 +166,22 @@ def test_feeds_and_endpoints_give_briefs_and_a_digest_holds_them(desk: Desk, wir
         assert said in mail
 
 
+def test_an_endpoint_without_briefs_today_is_no_failure(desk: Desk, wire: Wire) -> None:
+    wire.pages["/api"] = Page(b'{"briefs": []}')
+    newsroom = sources(desk, wire, api="json:/api")
+    found = collected(newsroom)["api"]
+    assert (found.seen, found.error) == (0, None)
+    assert record(newsroom, "api").failures == 0
+
+
+def test_the_configured_limit_is_the_readers_too(desk: Desk, wire: Wire) -> None:
+    wire.pages["/feed"] = Page(rss(entry("a", text="long " * 2_100_000)))
+    newsroom = sources(desk, wire, feed="/feed")
+    assert "sends more than 10,000,000 bytes" in str(collected(newsroom)["feed"].error)
+    desk.file.write_text(desk.file.read_text().replace("[fetch]", "[fetch]\nlargest_bytes = 20_000_000"))
+    assert collected(desk.open())["feed"].new == 1
+
+
 def test_the_server_is_told_who_asks(desk: Desk, wire: Wire) -> None:
     wire.pages["/feed"] = Page(rss(entry("a")))
     sources(desk, wire, feed="/feed").collect()

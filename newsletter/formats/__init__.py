@@ -119,6 +119,7 @@ def _choose(text: str, origin: str) -> Reader:
 
 
 _MARKUP = re.compile(rb"[\s\x00\xef\xbb\xbf\xff\xfe]{0,1000}([<{])")
+_AHEAD = 10_000  # bytes in which a feed must begin
 _SNIFFED = 100_000  # bytes of a file too large to be read, to tell what it is
 
 
@@ -126,15 +127,22 @@ def _feed(
     data: bytes, origin: str, base: str | None, charset: str | None, largest: int
 ) -> Iterator[Brief | Named | BriefError | Remark] | None:
     """The entries of a feed; None where the bytes are none. Raises BriefError where they are a page or too many."""
-    if not (begins := _MARKUP.match(data)):
+    begins = _MARKUP.match(data)
+    if not begins and b"<?xml" not in data[:_AHEAD]:
         return None
     from newsletter.formats import feed, jsonfeed  # noqa: PLC0415 # lxml and nh3 are needed for feeds alone
     from newsletter.formats.xmltext import prolog  # noqa: PLC0415 # the same
 
     too_large = len(data) > largest
     text = text_of_feed(data[:_SNIFFED] if too_large else data, charset)
-    start = prolog(text) if begins[1] == b"<" else None
-    is_json = start is None and begins[1] == b"{" and '"items"' in text
+    is_json = bool(begins) and begins[1] == b"{" and '"items"' in text  # type: ignore[index] # it is there, then
+    start = None if is_json else prolog(text)
+    ahead: list[Remark] = []
+    if not is_json and not (start and (start.is_feed or start.is_page)) and (at := text.find("<?xml", 1, _AHEAD)) > 0:
+        # A server's own warning before the document: the lines stay what they are.
+        document = "\n" * text.count("\n", 0, at) + text[at:]
+        if (behind := prolog(document)) and behind.is_feed:
+            ahead, text, start = [Remark(1, "what stands before the feed is not used")], document, behind
     if too_large and (is_json or (start and start.is_feed)):
         raise BriefError(origin, None, f"expected at most {largest:,} bytes, found {len(data):,}")
     if is_json:
@@ -144,7 +152,7 @@ def _feed(
     else:
         _refuse_markup(start, text, origin)
         return None
-    return found and chain(_lost(text), found)
+    return found and chain(ahead, _lost(text), found)
 
 
 def _refuse_markup(start: "Prolog | None", text: str, origin: str) -> None:

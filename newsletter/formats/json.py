@@ -59,6 +59,9 @@ def read(text: str, origin: str) -> Iterator[Brief | BriefError | Remark]:
         found, at = data["briefs"], position_of(text, at, ["briefs"])
         for key in data.keys() - {"briefs"} & set(Brief.model_fields):
             yield Remark(line_at(text, position_of(text, at, [key])), f"“{key}” beside the list of briefs is not used")
+        if not found:
+            yield Remark(line_at(text, at), "holds no briefs yet")  # a page of the desk's, on a quiet day
+            return
     if not isinstance(found, list):
         yield _one(found, text, at, origin)
         return
