@@ -20,6 +20,7 @@ _LINK = re.compile(
     r"|<?(?P<bare>(?:https?://|www\.(?=\w))[^\s<>\"\[\]\x02-\x04、。，；：！？）」』】“”«»]+)>?",
     re.IGNORECASE,
 )
+_LIKE_A_LINK = re.compile(r"://|www\.|\]\s?\(", re.IGNORECASE)
 _SOURCE = (
     r"(?:sources?|via|see(?:\s+also)?|read\s+(?:more|on)(?:\s+(?:at|on|in))?|more(?:\s+(?:at|on|in))?"
     r"|links?|citations?|ref(?:erence)?s?)"
@@ -38,6 +39,7 @@ _OPENING = re.compile(
     rf"(?:(?:[,;:–—(\[]\s*|(?<=[.!?…。”\"’)\]])\s+)(?P<source>{_SOURCE})|(?P<labelled>\b{_SOURCE}\s*[:：]))?[\s:：(\[–—]*$",
     re.IGNORECASE,
 )
+_LONGEST_OPENING = 60  # characters: “– read more at: (”, with blanks around
 _ENDED = re.compile(r"[.!?…。！？؟।][\"'”’»)\]」』]*$")
 _NEEDED = re.compile(  # a bare address after one of these is part of its sentence
     r"\b(?:at|on|to|in|from|under|is|are|was|as|visit|through|of|for|by|and|or|called|named|the|website|site|page|address)$",
@@ -63,6 +65,8 @@ def mark(name: str, address: str) -> str:
 
 def _links_in(text: str) -> list[_Found]:
     found: list[_Found] = []
+    if _MARK not in text and not _LIKE_A_LINK.search(text):
+        return found  # most texts have none, and this is quick to see
     for match in _LINK.finditer(text):
         address = match["there"] or match["target"] or match["bare"] or ""
         end = match.end()
@@ -193,7 +197,7 @@ def _tail(text: str, found: list[_Found]) -> tuple[int, list[Link]]:
 def _begins(text: str, start: int, *, bare: bool) -> int | None:
     """Where the words before a citation end, if it may begin at `start`: after a sentence, a bracket or "Source:"."""
     head = text[max(0, start - 200) : start]
-    opening = _OPENING.search(head)
+    opening = _OPENING.search(head, max(0, len(head) - _LONGEST_OPENING))
     assert opening  # it matches the empty end
     body = head[: opening.start()].rstrip()
     between = head[len(body) :]

@@ -167,6 +167,8 @@ def looks_like_heading(text: str) -> bool:
 
 def is_sign_up(text: str) -> bool:
     """True for the line under a brief that asks to sign up: no content."""
+    if len(text) > 120 and "://" not in text:  # noqa: PLR2004 # as below; most texts are longer than a line
+        return False
     text = re.sub(r"\]?\(?<?https?://\S+", "", text)
     return len(text) <= 120 and bool(_SIGN_UP.fullmatch(re.sub(r"^\W+|\W+$", "", text)))  # noqa: PLR2004 # one line
 
