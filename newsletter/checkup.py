@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from newsletter import store
+from newsletter import safeguards, store
 from newsletter.brief import Brief, Citation, Fact, Forecast, Narrative
 from newsletter.drafting import compile_edition
 from newsletter.edition import Finding
@@ -44,11 +44,23 @@ def examine(newsroom: Newsroom) -> list[Finding]:
         findings += _newsletter(newsroom, name, newsletter)
     findings += _database(newsroom)
     findings += [_source(account) for account in newsroom.sources()]
-    try:
-        findings += newsroom.provider.check()
-    except ConfigurationError as error:
-        findings.append(Finding(ok=False, what=f"provider: {error}"))
+    findings += _provider(newsroom)
     return findings
+
+
+def _provider(newsroom: Newsroom) -> Iterator[Finding]:
+    try:
+        provider = newsroom.provider
+    except ConfigurationError as error:
+        yield Finding(ok=False, what=f"provider: {error}")
+        return
+    with reading(newsroom.engine) as session:
+        database = store.instance(session)
+    try:
+        safeguards.refuse_if_not_claimed(newsroom.settings, provider, database)
+    except ConfigurationError as error:
+        yield Finding(ok=False, what=error.what)
+    yield from provider.check()
 
 
 def _source(account: SourceAccount) -> Finding:

@@ -29,6 +29,7 @@ FIRST_BACK_OFF = timedelta(seconds=2)
 LONGEST_BACK_OFF = timedelta(minutes=15)
 DEFERRED_WAIT = timedelta(minutes=15)  # greylisting opens after 5 to 15 minutes as a rule (RFC 6647 section 2.2)
 _PATIENCE = 5  # calls in a row without an answer, from an idempotent provider, before a person is asked
+_NAMED_IN_A_ROW = 10  # calls; a list of hand-kept addresses may have a few bad ones
 _PROBED_WAIT = timedelta(minutes=1)
 _LOOK_AGAIN = timedelta(seconds=1)  # how often a waiting process looks whether another's batch came free
 
@@ -49,6 +50,24 @@ class Settlement:
     pause: str | None = None  # why the edition waits for an operator
     suspect: bool = False  # refused as a whole, perhaps for the sake of one recipient: `sift` says what then
     provider_id: str | None = None  # the provider's name for the call
+
+    def braked(self, claimed: ledger.Claimed) -> "Settlement":
+        """The same, but the edition waits for an operator where call after call refuses somebody and takes nobody.
+
+        A provider that names one recipient at a time would be handed the whole list that way, for a fault that may be
+        in what all copies share.
+        """
+        refused = any(outcome is Outcome.REFUSED for outcome, _ in self.outcomes.values())
+        taken = len(claimed.rows) - len(self.outcomes) - len(self.later)
+        if self.state is not BatchState.DONE or not refused or taken or not self.later:
+            return self
+        if (claimed.tries + 1) % _NAMED_IN_A_ROW:
+            return self
+        said = f"{_NAMED_IN_A_ROW} calls in a row refused somebody and took nobody; the last reason: {self._reason()}"
+        return replace(self, pause=self.pause or said)
+
+    def _reason(self) -> str:
+        return next((reason or "" for outcome, reason in self.outcomes.values() if outcome is Outcome.REFUSED), "")
 
     def again(self, claimed: ledger.Claimed) -> "Settlement":
         """The same for a provider that can be called again without harm: what is unknown is tried again, later.
@@ -212,10 +231,14 @@ def _started(pid: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an edition is: deliveries this run has called for, of how many it found waiting."""
+    """How far an edition is: deliveries this run has called for, of how many it found waiting.
+
+    `note` says what stood against the latest call, and when its people are due again; None where nothing did.
+    """
 
     done: int
     total: int
+    note: str | None = None
 
 
 class _LostClaim(Exception):
@@ -265,12 +288,13 @@ class Dispatcher:
             if claimed is None:
                 self.sleep(wait)
                 continue
+            note = None
             if claimed.recipients:
                 if claimed.message_id not in messages:
                     messages[claimed.message_id] = self._message(claimed.message_id)
-                self._call(edition_id, claimed, messages[claimed.message_id])
+                note = self._call(edition_id, claimed, messages[claimed.message_id])
             done += len(claimed.recipients)
-            self.report(Progress(min(done, total), total))
+            self.report(Progress(min(done, total), total, note))
 
     def _message(self, message_id: int) -> Message:
         with reading(self.engine) as session:
@@ -342,8 +366,11 @@ class Dispatcher:
             ledger.finish(session, claimed, BatchState.DONE, note=None)
         return claimed
 
-    def _call(self, edition_id: int, claimed: ledger.Claimed, message: Message) -> None:
-        """Build, call and record one batch. Only a bug of the provider's comes out of here, after it is recorded."""
+    def _call(self, edition_id: int, claimed: ledger.Claimed, message: Message) -> str | None:
+        """Build, call and record one batch; give what its people wait for, if they do.
+
+        Only a bug of the provider's is raised from here, after it is recorded.
+        """
         receipts: list[Receipt] = []
         error: Exception | None = None
         started = False
@@ -359,19 +386,20 @@ class Dispatcher:
         try:
             receipts.extend(self.provider.submit(message, claimed.recipients, claimed.attempt, start))
         except _LostClaim:
-            return
+            return None
         except Exception as caught:  # noqa: BLE001 # whatever it is, what it means for the batch is written down first
             error = caught
-        settlement = settle(claimed.rows, receipts, error)
+        settlement = settle(claimed.rows, receipts, error).braked(claimed)
         if self.provider.idempotent:
             settlement = settlement.again(claimed)
         if error is not None and not isinstance(error, DispatchError) and not started:
             settlement = Settlement(BatchState.PENDING, note=repr(error), pause=f"a fault in {self.provider.name}")
-        self._record(edition_id, claimed, settlement)
+        note = self._record(edition_id, claimed, settlement)
         if error is not None and not isinstance(error, DispatchError):
             raise error
+        return note
 
-    def _record(self, edition_id: int, claimed: ledger.Claimed, settlement: Settlement) -> None:
+    def _record(self, edition_id: int, claimed: ledger.Claimed, settlement: Settlement) -> str | None:
         now = self.clock()
         with transaction(self.engine) as session:
             if settlement.suspect:
@@ -398,6 +426,10 @@ class Dispatcher:
                     reason=settlement.pause[:500],
                     only_from=[EditionState.DISPATCHING],
                 )
+        waits = settlement.state is BatchState.PENDING or settlement.later
+        if not waits or settlement.pause or due_at <= now:
+            return None
+        return f"{settlement.note}; next try at {due_at:%H:%M:%S} UTC"
 
     def _wait(self, session: Session, edition_id: int) -> float:
         """Seconds until it is worth looking again, at most one: another process may give its batch back any time."""

@@ -26,7 +26,7 @@ from newsletter.models import (
     Outcome,
     Verdict,
 )
-from newsletter.store import changed_rows, message_record, set_edition
+from newsletter.store import changed_rows, instance, message_record, set_edition
 from subscribers import SUPPRESSED, Subscriber, audience
 
 # ------------------------------------------------------------------------------------------ freezing
@@ -462,19 +462,41 @@ def tally(session: Session, record: EditionRecord) -> Tally:
     return Tally(candidates=record.candidates or 0, reasons=reasons, **counts)
 
 
-def unknown_recipients(session: Session, edition_id: int) -> list[str]:
-    """The addresses of whom we cannot tell whether they got a copy."""
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One person whose copy was refused, or of whose copy nobody knows, and the names to look it up by."""
+
+    address: str
+    reason: str | None
+    delivery: DeliveryId
+    attempt: str | None  # of the call; None where there was none
+
+
+def troubles(session: Session, record: EditionRecord, outcome: Outcome) -> list[Trouble]:
+    """Whose copy was refused, or is unknown, with the reason: the delivery's own, else its batch's."""
+    own = col(Delivery.outcome) == outcome
+    as_batch = and_(col(Delivery.outcome).is_(None), col(Batch.state) == BatchState.UNKNOWN)
     rows = session.execute(
-        select(col(Subscriber.address))
+        select(
+            col(Subscriber.address),
+            func.coalesce(col(Delivery.reason), col(Batch.note)),
+            col(Subscriber.id),
+            col(Batch.attempt),
+        )
         .join(Delivery, col(Delivery.subscriber_id) == col(Subscriber.id))
         .outerjoin(Batch, col(Batch.id) == col(Delivery.batch_id))
-        .where(
-            col(Delivery.edition_id) == edition_id,
-            or_(
-                col(Delivery.outcome) == Outcome.UNKNOWN,
-                and_(col(Delivery.outcome).is_(None), col(Batch.state) == BatchState.UNKNOWN),
-            ),
-        )
+        .where(col(Delivery.edition_id) == record.id, or_(own, as_batch) if outcome is Outcome.UNKNOWN else own)
         .order_by(col(Delivery.id))
     )
-    return list(rows.scalars())
+    instance_id = instance(session).instance_id
+    return [Trouble(row[0], row[1], delivery_id(instance_id, record, row[2]), row[3]) for row in rows]
+
+
+def waiting_batches(session: Session, edition_id: int) -> list[Batch]:
+    """The batches that are due again because something stood against them: each has a note."""
+    pending = (
+        col(Batch.edition_id) == edition_id,
+        col(Batch.state) == BatchState.PENDING,
+        col(Batch.note).is_not(None),
+    )
+    return list(session.execute(select(Batch).where(*pending).order_by(col(Batch.due_at), col(Batch.number))).scalars())

@@ -24,9 +24,9 @@ from newsletter.drafting import Draft, compile_edition, draft_edition
 from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Recipient, Result
 from newsletter.errors import ConfigurationError, EditionError
 from newsletter.fetch import Fetcher, user_agent
-from newsletter.ledger import Tally
+from newsletter.ledger import Tally, Trouble
 from newsletter.mime import Mould
-from newsletter.models import EditionRecord, EditionState, Instance, SourceRecord
+from newsletter.models import Batch, EditionRecord, EditionState, Instance, Outcome, SourceRecord
 from newsletter.providers import Provider, open_provider
 from newsletter.schedule import Schedule, Slot
 from newsletter.settings import Outbox, Settings
@@ -67,12 +67,17 @@ class Sent:
 
 @dataclass(frozen=True)
 class EditionAccount:
-    """What is on record of an edition. `tally` is None where it was never frozen; `unknown` holds addresses."""
+    """What is on record of an edition. `tally` is None where it was never frozen.
+
+    `waiting` holds the batches that something stands against; `refused` and `unknown` name people.
+    """
 
     record: EditionRecord
     tally: Tally | None
     headlines: list[str]
-    unknown: list[str]
+    waiting: list[Batch]
+    refused: list[Trouble]
+    unknown: list[Trouble]
 
 
 @dataclass(frozen=True)
@@ -481,8 +486,10 @@ class Newsroom:
                 raise EditionError(name, f"there is no edition{f' of {slot_text}' if slot_text else ' yet'}")
             tally = _tally(session, record)
             headlines = [brief.headline for brief in store.briefs_of(session, record.id or 0)]
-            unknown = ledger.unknown_recipients(session, record.id or 0) if tally and tally.unknown else []
-        return EditionAccount(record, tally, headlines, unknown)
+            waiting = ledger.waiting_batches(session, record.id or 0)
+            refused = ledger.troubles(session, record, Outcome.REFUSED) if tally and tally.refused else []
+            unknown = ledger.troubles(session, record, Outcome.UNKNOWN) if tally and tally.unknown else []
+        return EditionAccount(record, tally, headlines, waiting, refused, unknown)
 
     # -------------------------------------------------------------------------------------- outcomes
 

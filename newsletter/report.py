@@ -4,7 +4,7 @@ Pure: values in, lines or JSON-ready values out. One decision is made here: what
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from newsletter.brief import Brief
 from newsletter.collect import Collected, Look, Source
 from newsletter.compile import CLIP_BYTES
 from newsletter.drafting import Draft
-from newsletter.ledger import Tally
+from newsletter.ledger import Tally, Trouble
 from newsletter.models import EditionRecord, EditionState
-from newsletter.newsroom import Sent, SourceAccount
+from newsletter.newsroom import EditionAccount, Sent, SourceAccount
 from newsletter.people import Added
 from newsletter.rehearsal import Rehearsed
 from newsletter.settings import Folder
@@ -297,21 +297,50 @@ def edition_line(record: EditionRecord, tally: Tally | None) -> str:
     return f"{record.newsletter}  {record.slot} {record.zone}  {record.state:<11}  {said}"
 
 
-def edition_lines(
-    record: EditionRecord, tally: Tally | None, headlines: Sequence[str], unknown: Sequence[str]
-) -> Iterator[str]:
-    """An edition whole: its briefs, its sum with reasons, and who is unknown."""
+def edition_lines(account: EditionAccount) -> Iterator[str]:
+    """An edition whole: its briefs, its sum with reasons, what waits and why, and who was refused or is unknown."""
+    record, tally = account.record, account.tally
     because = f", {record.reason}" if record.reason else ""
     yield f"{record.newsletter}, slot {record.slot} {record.zone}: {record.state}{because}"
     for word, instant in (("frozen", record.frozen_at), ("closed", record.closed_at)):
         if instant:
             yield f"  {word} {instant:%Y-%m-%d %H:%M:%S} UTC"
-    for number, headline in enumerate(headlines, start=1):
+    for number, headline in enumerate(account.headlines, start=1):
         yield f"  {number:>2}  {headline}"
     if tally:
         yield f"  {tally_line(tally)}"
         yield from (f"      {count:,} {reason}" for reason, count in sorted(tally.reasons.items()))
-    yield from (f"  unknown: {address}" for address in unknown)
+    for batch in account.waiting:
+        yield f"  waiting: {batch.size:,}, due {batch.due_at:%Y-%m-%d %H:%M:%S} UTC: {batch.note}"
+    yield from (f"  refused: {one.address}: {one.reason or 'no reason given'}" for one in account.refused)
+    reasons: dict[tuple[str | None, str | None], list[Trouble]] = {}
+    for one in account.unknown:
+        reasons.setdefault((one.reason, one.attempt), []).append(one)
+    for (reason, attempt), people in reasons.items():
+        yield f"  unknown: {len(people):,}, {reason or 'no answer came'} (attempt_id {attempt or 'none'})"
+        yield from (f"      {one.address} (delivery_id {one.delivery})" for one in people)
+
+
+def account_json(account: EditionAccount) -> dict[str, Any]:
+    """The same for a script."""
+
+    def told(one: Trouble) -> dict[str, Any]:
+        return {
+            "address": one.address,
+            "reason": one.reason,
+            "delivery_id": one.delivery,
+            "attempt_id": one.attempt,
+        }
+
+    return {
+        **edition_json(account.record, account.tally),
+        "briefs": account.headlines,
+        "waiting": [
+            {"people": batch.size, "due_at": batch.due_at.isoformat(), "note": batch.note} for batch in account.waiting
+        ],
+        "refused": [told(one) for one in account.refused],
+        "unknown": [told(one) for one in account.unknown],
+    }
 
 
 # ------------------------------------------------------------------------------------------ sending
@@ -383,8 +412,7 @@ def sent_lines(sent: Sent, *, title: str, provider: str, mails: Path | None, pre
     yield from (f"           {count:,} {reason}" for reason, count in sorted(tally.reasons.items()))
     yield _accepted_line(sent, tally, provider)
     yield from unfinished_lines(sent)
-    if tally.unknown:
-        yield f"UNKNOWN    {tally.unknown:,}: newsletter editions show {record.newsletter} {record.slot} names them"
+    yield from trouble_lines(sent)
     if preview is not None:
         yield f"Preview    {preview / 'digest.html'}"
     if mails is not None:
@@ -401,7 +429,8 @@ def _accepted_line(sent: Sent, tally: Tally, provider: str) -> str:
     if before.waiting:
         return f"Accepted   {new:,} now, {before.accepted:,} by the run before; nobody got it twice"
     at = record.closed_at or record.frozen_at
-    return f"Accepted   nothing sent now: this edition went out at {at:%Y-%m-%d %H:%M} UTC, and nobody gets it twice"
+    said = f"this edition went out at {at:%Y-%m-%d %H:%M} UTC" if tally.accepted else "this edition is over"
+    return f"Accepted   nothing sent now: {said}, and nobody gets it twice"
 
 
 def stopped_line(sent: Sent) -> str | None:
@@ -415,6 +444,18 @@ def stopped_line(sent: Sent) -> str | None:
         mend = "" if "--yes" in (record.reason or "") else "; mend it, then run this again"
         return f"PAUSED     {tally.waiting:,} wait. {record.reason}{mend}"
     return f"STOPPED    {tally.waiting:,} still wait; run this again to go on"
+
+
+def trouble_lines(sent: Sent) -> Iterator[str]:
+    """What a person has to look into although nothing waits: unknown deliveries, and an edition that nobody got."""
+    record, tally = sent.record, sent.tally
+    if tally is None:
+        return
+    names = f"newsletter editions show {record.newsletter} {record.slot} names them and says why"
+    if tally.unknown:
+        yield f"UNKNOWN    {tally.unknown:,} may or may not have got it; {names}"
+    if tally.refused and not tally.accepted:
+        yield f"REFUSED    {tally.refused:,} were refused and nobody was accepted; {names}"
 
 
 def unfinished_lines(sent: Sent) -> Iterator[str]:

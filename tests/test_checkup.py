@@ -30,7 +30,8 @@ def test_an_edition_with_unknown_deliveries_is_named_with_the_command_that_names
         "unknown deliveries: daily, slot 2026-11-23T07:00: 3 may or may not have been taken; "
         "newsletter editions show daily 2026-11-23T07:00 names them"
     )
-    assert newsroom.edition("daily", "2026-11-23T07:00").unknown == [f"reader{n}@example.org" for n in range(3)]
+    unknown = newsroom.edition("daily", "2026-11-23T07:00").unknown
+    assert [one.address for one in unknown] == [f"reader{n}@example.org" for n in range(3)]
 
 
 def test_an_edition_that_was_skipped_has_nothing_unknown(desk: Desk) -> None:

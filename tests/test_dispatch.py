@@ -256,6 +256,43 @@ def test_one_unnamed_bad_recipient_among_many_is_found_and_refused_alone(desk: D
     assert len(provider.calls) < 30
 
 
+def test_a_provider_that_names_one_after_the_other_and_takes_nobody_is_stopped(desk: Desk) -> None:
+    """Else a fault of the common form would refuse the whole list, a call for each."""
+
+    class Naming(Scripted):
+        def submit(
+            self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
+        ) -> Iterator[Receipt]:
+            started()
+            self.calls.append([recipient.address for recipient in recipients])
+            yield Receipt(recipients[0].delivery, Result.REFUSED, "not a valid name")
+            yield from (Receipt(recipient.delivery, Result.NOT_TRIED) for recipient in recipients[1:])
+
+    newsroom, edition = start(desk, 100, Scripted(batch_size=100))
+    newsroom._provider = naming = Naming(batch_size=100)
+    record = run(newsroom, desk.clock, edition)
+    assert record.state is EditionState.PAUSED
+    assert "10 calls in a row refused somebody and took nobody; the last reason: not a valid name" in str(record.reason)
+    assert len(naming.calls) == 10
+    found = tally(newsroom, edition)
+    assert (found.refused, found.waiting, found.holds) == (10, 90, True)
+    newsroom._provider = Scripted(batch_size=100)
+    resume(newsroom, edition)
+    assert run(newsroom, desk.clock, edition).state is EditionState.CLOSED
+    assert tally(newsroom, edition).accepted == 90
+
+
+def test_whoever_watches_is_told_what_a_call_waits_for(desk: Desk) -> None:
+    newsroom, edition = start(desk, 5, Scripted(["throttle", "unreachable"]))
+    notes: list[str] = []
+    run(newsroom, desk.clock, edition, report=lambda progress: notes.append(progress.note) if progress.note else None)
+    assert [note.partition(";")[0] for note in notes] == [
+        "scripted asks to wait 30 s",
+        "scripted cannot be reached: connection refused",
+    ]
+    assert "next try at 08:00:30 UTC" in notes[0]
+
+
 def test_a_message_that_is_itself_refused_pauses_after_one_probe_and_marks_nobody(desk: Desk) -> None:
     newsroom, edition = start(desk, 100, Scripted(batch_size=50))
     newsroom._provider = provider = Scripted(batch_size=50, spoilers=frozenset(_addresses(newsroom)))
@@ -313,7 +350,8 @@ def test_no_answer_is_unknown_and_not_called_again(desk: Desk) -> None:
     assert (found.accepted, found.unknown) == (5, 10)
     assert len(provider.taken) == len(set(provider.taken)) == 15
     with reading(newsroom.engine) as session:
-        assert len(ledger.unknown_recipients(session, edition)) == 10
+        troubles = ledger.troubles(session, session.get_one(EditionRecord, edition), Outcome.UNKNOWN)
+        assert len(troubles) == 10
 
 
 def test_a_bug_in_a_provider_is_recorded_before_it_is_raised(desk: Desk) -> None:

@@ -23,7 +23,7 @@ from newsletter import ledger, store
 from newsletter.dispatch import Dispatcher
 from newsletter.edition import DeliveryId, Recipient
 from newsletter.errors import ConfigurationError, EditionError, WebhookRejected
-from newsletter.models import Batch, EditionState, EventRecord
+from newsletter.models import Batch, EditionState, EventRecord, Outcome
 from newsletter.newsroom import Newsroom, Sent
 from newsletter.rehearsal import rehearse
 from newsletter.settings import Settings
@@ -172,7 +172,11 @@ def test_no_answer_is_unknown_listed_by_name_and_never_sent_again(
     assert sent.tally is not None
     assert (sent.tally.accepted, sent.tally.unknown, sent.tally.holds) == (0, 5, True)
     with reading(newsroom.engine) as session:
-        assert len(ledger.unknown_recipients(session, sent.record.id or 0)) == 5
+        found = ledger.troubles(session, sent.record, Outcome.UNKNOWN)
+    sent_ids = {to["custom_args"]["delivery_id"] for to in api.request.json["personalizations"]}
+    assert {one.delivery for one in found} == sent_ids, "they can be looked up at SendGrid"
+    assert {one.attempt for one in found} == {api.request.json["personalizations"][0]["custom_args"]["attempt_id"]}
+    assert all("500" in (one.reason or "") for one in found)
     newsroom.send("daily")
     assert len(api.requests) == 1
 
@@ -315,6 +319,57 @@ def test_the_command_rehearses_proves_and_keeps_events(desk: Desk, api: MailApi,
     assert done.returncode == 2
     assert done.stderr.startswith("newsletter: webhook of sendgrid rejected")
     assert command(desk, "provider", "events").stdout == "sendgrid  delivered   2\n"
+
+
+def test_the_command_says_what_it_waits_for_and_exits_with_one_where_nobody_was_accepted(
+    desk: Desk, api: MailApi
+) -> None:
+    api.script = [
+        Act(answer(429, Retry_After="1")),
+        Act(answer(400, errors(("Does not contain a valid address.", "personalizations.0.to.0.email")))),
+    ]
+    newsroom = claimed(desk, api)
+    desk.people(newsroom, 1)
+    done = command(desk, "send", "daily", "--slot", "2026-11-23T07:00", "--yes")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("newsletter: sendgrid asks to wait 1 s; next try at")
+    assert lines[1].startswith("newsletter: REFUSED 1 were refused and nobody was accepted")
+    shown = command(desk, "editions", "show", "daily").stdout
+    assert "refused: reader0@example.org: Does not contain a valid address." in shown
+
+
+def test_unknown_people_exit_with_one_and_can_be_looked_up(desk: Desk, api: MailApi) -> None:
+    api.script = [Act(answer(500))]
+    newsroom = claimed(desk, api)
+    desk.people(newsroom, 2)
+    done = command(desk, "send", "daily", "--slot", "2026-11-23T07:00", "--yes")
+    assert done.returncode == 1
+    assert "newsletter: UNKNOWN 2 may or may not have got it" in done.stderr
+    again = command(desk, "send", "daily", "--slot", "2026-11-23T07:00")
+    assert (again.returncode, len(api.requests)) == (1, 1)
+    assert "this edition went out" not in again.stdout
+    account = json.loads(command(desk, "editions", "show", "daily", "--json").stdout)
+    asked = api.request.json["personalizations"]
+    assert [one["delivery_id"] for one in account["unknown"]] == [to["custom_args"]["delivery_id"] for to in asked]
+    assert account["unknown"][0]["attempt_id"] == asked[0]["custom_args"]["attempt_id"]
+    assert "500" in account["unknown"][0]["reason"]
+
+
+def test_a_rehearsal_that_would_refuse_somebody_exits_with_one(desk: Desk, api: MailApi) -> None:
+    api.script = [Act(answer(400, errors(("Does not contain a valid address.", "personalizations.1.to.0.email"))))]
+    newsroom = claimed(desk, api)
+    desk.people(newsroom, 3)
+    done = command(desk, "send", "daily", "--sandbox")
+    assert done.returncode == 1
+    assert "1 would not: Does not contain a valid address." in done.stdout
+
+
+def test_doctor_says_that_the_database_is_not_claimed(desk: Desk, api: MailApi) -> None:
+    claimed(desk, api, claim=False)
+    done = command(desk, "doctor")
+    assert done.returncode == 1
+    assert "BAD   sendgrid mails real people, and this database is not claimed" in done.stdout
 
 
 def test_a_missing_key_is_one_line(desk: Desk, api: MailApi) -> None:

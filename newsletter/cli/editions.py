@@ -38,13 +38,12 @@ def editions_show(
     config: Config = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Show one edition: its briefs, its conservation sum with reasons, and who is unknown."""
+    """Show one edition: its briefs, its conservation sum with reasons, what waits, who was refused, who is unknown."""
     from newsletter import report
 
     with opened(config) as newsroom:
         account = newsroom.edition(name, slot)
     if as_json:
-        shown = report.edition_json(account.record, account.tally)
-        print_json({**shown, "briefs": account.headlines, "unknown": account.unknown})
+        print_json(report.account_json(account))
     else:
-        print_lines(report.edition_lines(account.record, account.tally, account.headlines, account.unknown))
+        print_lines(report.edition_lines(account))

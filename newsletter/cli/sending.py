@@ -113,9 +113,10 @@ def send(
     stopped = report.stopped_line(sent)
     # A skipped edition is no failure; one whose source could not be read is.
     unread = [str(one.error) for one in sent.draft.collected if one.error] if sent.draft and not sent.tally else []
-    for line in [*([stopped] if stopped else []), *unread, *report.unfinished_lines(sent)]:
+    trouble = list(report.trouble_lines(sent))
+    for line in [*([stopped] if stopped else []), *unread, *trouble, *report.unfinished_lines(sent)]:
         print(f"newsletter: {' '.join(line.split())}", file=sys.stderr)  # where cron's mail and logs look
-    if unread or (sent.tally is not None and (sent.tally.waiting or sent.tally.unknown or not sent.tally.holds)):
+    if unread or trouble or (sent.tally is not None and (sent.tally.waiting or not sent.tally.holds)):
         raise typer.Exit(FAILED)
 
 
@@ -145,8 +146,17 @@ def _send(newsroom: "Newsroom", name: str, slot: str | None, *, yes: bool, quiet
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Any]:
+    """Reports progress: a bar on a terminal; and a line for each cause of waiting, so that none is silent."""
+    told: set[str] = set()
+
+    def waiting(progress: "Progress") -> None:
+        what = (progress.note or "").partition("; next try")[0]
+        if progress.note and what not in told:
+            told.add(what)
+            print(f"newsletter: {progress.note}", file=sys.stderr, flush=True)
+
     if quiet or not sys.stdout.isatty():
-        yield lambda progress: None  # noqa: ARG005 # nobody watches
+        yield waiting
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -156,6 +166,7 @@ def _progress(*, quiet: bool) -> Iterator[Any]:
         task = bar.add_task("", total=None, visible=False)
 
         def report(progress: "Progress") -> None:
+            waiting(progress)
             bar.update(task, total=progress.total, completed=progress.done, visible=progress.total >= _MANY)
 
         yield report
