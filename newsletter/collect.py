@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Engine
 
 from newsletter import __version__, formats, shelf
-from newsletter.brief import Brief, page_of
+from newsletter.brief import Brief, is_day, page_of
 from newsletter.errors import BriefError, CollectError
 from newsletter.fetch import Fetched, Fetcher, FetchError, Validators
 from newsletter.models import Sighting, SourceRecord, Verdict
@@ -392,11 +392,11 @@ def same_story(before: Brief, after: Brief) -> bool:
 def same_telling(before: Brief, after: Brief) -> bool:
     """Whether two briefs of one source at one page, under two names, are one story: a feed that was rebuilt.
 
-    They are where headline, date or any part of what is told stayed.
+    They are where the headline, the instant (a day is many stories') or any part of what is told stayed.
     """
     if before.headline == after.headline or before.slug == after.slug:
         return True
-    if before.published is not None and before.published == after.published:
+    if before.published is not None and before.published == after.published and not is_day(before.published):
         return True
     return not _told(before).isdisjoint(_told(after))
 

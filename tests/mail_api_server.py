@@ -272,7 +272,7 @@ def _judge_one(one: Any, fields: set[str], seen: set[str]) -> list[tuple[str, st
         (set(one) == {"to", "headers", "substitutions", "custom_args"}, "other keys", ""),
         (ADDRESS.fullmatch(to["email"]) and len(email) <= 254, "Does not contain a valid address.", ".to.0.email"),
         (set(to) <= {"email", "name"}, "other keys", ".to.0"),
-        (name and not CONTROL.search(name) and ";" not in name and "," not in name, "a bad name", ".to.0.name"),
+        (name.strip() and not CONTROL.search(name) and ";" not in name and "," not in name, "a bad name", ".to.0.name"),
         (once, f"Each email address should be unique; duplicate instance of [{to['email']}]", ""),
         (set(one["headers"]) == {"List-Unsubscribe", "List-Unsubscribe-Post"}, "other headers", ".headers"),
         (re.fullmatch(r"<https://[!-;=?-~]+>", link), "no one-click URL", ".headers"),

@@ -146,6 +146,17 @@ def test_one_bad_item_costs_nobody_else() -> None:
     assert len({one.id for one in found}) == 6
 
 
+@pytest.mark.parametrize("name", ["timestamp", "event", "sg_event_id", "email", "reason", "delivery_id", "type", "x"])
+def test_a_number_longer_than_any_costs_nobody_else(name: str) -> None:
+    """Python reads no number of more than some thousand digits."""
+    bodies = [f'[{{"{name}":{"7" * 5_000}{end}}},{{"event":"open"}}]'.encode() for end in ("", "8")]
+    first, other = (receiver().events(signed(body), body) for body in bodies)
+    assert [one.kind for one in first] == [EventKind.UNKNOWN, EventKind.OPENED]
+    assert first[0].at == NOW
+    assert first[0].id != other[0].id
+    assert max(len(text or "") for text in (first[0].said, first[0].id, first[0].reason, first[0].address)) <= 320
+
+
 def test_events_keep_their_order_and_repeats_keep_their_id() -> None:
     body = json.dumps([{"event": "open", "sg_event_id": name} for name in ("b", "a", "b")]).encode()
     assert [one.id for one in receiver().events(signed(body), body)] == ["b", "a", "b"]

@@ -117,8 +117,10 @@ def _structured(entry: Entry, headline: str, origin: str) -> tuple[Brief | None,
             continue
         try:
             said = list(assemble(outline.blocks, _front(entry, headline, page, outline), origin))
-        except BriefError:
-            continue  # headings of a brief with nothing under them
+        except BriefError as error:
+            if outline.facts:  # else headings of a brief with nothing under them
+                entry.remark(f"has the headings of a brief, and is read as a plain text: {error.what}")
+            continue
         said += outline.remarks
         if page.cut:
             entry.remark(page.cut)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from newsletter.brief import one_line
 from newsletter.formats.html import Piece, bare
-from newsletter.formats.outline import Kind, is_sign_up
+from newsletter.formats.outline import Kind, is_facts, is_sign_up
 
 SUMMARY = 600  # characters, about: what a reader takes in at a glance
 _SPARE = 60  # characters that a sentence may go past it
@@ -81,7 +81,7 @@ _TAIL = 15  # what may stand after a link that leads on: an arrow, brackets
 def paragraphs_of(pieces: Iterable[Piece]) -> Iterator[str]:
     """The paragraphs of a page as plain text, without headings, captions and what publishing programs add."""
     for piece in pieces:
-        if piece.kind is Kind.HEADING or piece.caption or is_added(piece.text):
+        if piece.kind is Kind.HEADING or piece.caption or is_added(piece.text) or is_facts(piece.words.strip(": ")):
             continue
         text = bare(without_added(piece.text))
         if text := text if text.isascii() else one_line(text):

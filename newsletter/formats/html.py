@@ -211,9 +211,7 @@ class _Flow:
             elif tag == "a":
                 self.link(child)
             elif tag in _BOLD:
-                self.bold += 1
-                self.inside(child)
-                self.bold -= 1
+                self.emphasis(child)
             elif tag == "img":
                 self.picture(child)
             elif tag in {"td", "th"}:
@@ -227,6 +225,27 @@ class _Flow:
             else:
                 self.inside(child)
             self.text(child.tail)
+
+    def emphasis(self, element: Any) -> None:
+        """Read bold text."""
+        alone = self.is_a_line(element)
+        if alone:
+            self.flush()
+        self.bold += 1
+        self.inside(element)
+        self.bold -= 1
+        if alone:
+            self.flush()
+
+    def is_a_line(self, element: Any) -> bool:
+        """Whether an element is a line by itself, between <br>s: outside of lists it looks like a heading."""
+        if self.heading or self.lists or (element.tail and not element.tail.isspace()):
+            return False
+        following = element.getnext()
+        if following is None or following.tag != "br":
+            return False
+        line = next((part for part in reversed(self.parts) if not part.isspace() or part == _BREAK), _BREAK)
+        return line == _BREAK
 
     def block(self, element: Any) -> None:
         """Read an element that stands apart from what is around it."""
@@ -297,9 +316,10 @@ class _Flow:
         said = " ".join("".join(self.parts).split())
         self.parts, self.lead, self.opened = [], None, 0
         for part in _BREAKS.split(said) if _BREAK in said else [said]:
-            if text := part.replace(_BREAK, " ").strip():
-                self.pieces.append(self._piece(" ".join(text.split()), lead=lead, bold=bold))
-                lead = ""
+            for line in _BULLET_LINE.split(part) if _BREAK in part else [part]:
+                if text := line.replace(_BREAK, " ").strip():
+                    self.pieces.append(self._piece(" ".join(text.split()), lead=lead, bold=bold))
+                    lead = ""
 
     def _piece(self, text: str, *, lead: str, bold: bool) -> Piece:
         if self.heading:
@@ -307,7 +327,13 @@ class _Flow:
         if self.lists:
             kind, self.fresh = (Kind.BULLET if self.fresh else Kind.MORE), False
             return Piece(kind, text, self.lists, lead=lead)
+        if text[0] in _BULLETS and text[1:2].isspace():
+            return Piece(Kind.BULLET, text[1:].strip(), 1, lead=lead)
         return Piece(Kind.PARAGRAPH, text, bold=bold or lead == text, lead=lead, caption=self.caption)
+
+
+_BULLETS = frozenset("•▪●◦‣")
+_BULLET_LINE = re.compile(rf"{_BREAK}\s*(?=[•▪●◦‣]\s)")  # a list made of lines
 
 
 _COUNTERS = re.compile(

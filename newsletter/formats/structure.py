@@ -1,7 +1,8 @@
 """Whether a page tells a story as a brief does, by facts and narratives under headings; and its outline if so.
 
 A heading is a heading of HTML, or a paragraph in bold that looks like one. What stands before the first telling heading
-is the lede. Paragraphs beside the list of facts are no facts: in HTML a desk can say which its facts are.
+is the lede. Paragraphs beside the list of facts are facts only
+where they name a source: in HTML a desk can say which its facts are.
 """
 
 import re
@@ -17,6 +18,7 @@ from newsletter.formats.outline import (
     Kind,
     is_facts,
     is_forecast,
+    is_group,
     is_narrative,
     is_split,
     is_strong,
@@ -75,7 +77,7 @@ def outline_of(pieces: Sequence[Piece], headline: str, line: int) -> Outline | N
             _add(outline, piece, "Facts")
         else:
             outline.lede.append(replace(piece, kind=Kind.PARAGRAPH) if words is not None else piece)
-    _sections(outline, headed[first:])
+    _sections(outline, _one_story(outline, headed[first:]))
     _attach(outline)
     if outline.unused:
         outline.remark(
@@ -87,9 +89,14 @@ def outline_of(pieces: Sequence[Piece], headline: str, line: int) -> Outline | N
 def _sections(outline: Outline, headed: Sequence[tuple[Piece, str | None]]) -> None:
     """Put the pieces from the first telling heading on into the outline."""
     heading = ""
-    for piece, words in headed:
+    listed = True  # the facts under this heading are a list; where there is none, paragraphs are facts
+    level = 0  # of the heading “Facts” in which we are
+    for index, (piece, words) in enumerate(headed):
+        if words is not None and is_facts(heading) and _is_deeper(piece, words, level):
+            continue
         if words is not None:
-            heading = words
+            heading, level = words, piece.level
+            listed = _has_list(headed, index)
             if not _SOURCES.fullmatch(words):
                 outline.blocks.append(Block(Kind.HEADING, words, outline.line, level=piece.level or _LOOKS))
         elif piece.caption or is_added(piece.text):
@@ -99,11 +106,46 @@ def _sections(outline: Outline, headed: Sequence[tuple[Piece, str | None]]) -> N
         elif is_facts(heading) and piece.kind is Kind.PARAGRAPH:
             links = sources_in(piece.text)
             if links and outline.facts:
-                outline.blocks.append(Block(Kind.SOURCES, "", outline.line, links))
+                outline.blocks.append(Block(Kind.SOURCES, "", outline.line, _web(links)))
+            elif not listed or piece.words != piece.text:  # it has a link: a fact with its source
+                _add(outline, replace(piece, kind=Kind.BULLET, level=1), heading)
             else:
                 outline.unused.append(piece.words)
         else:
             _add(outline, piece, heading)
+
+
+def _has_list(headed: Sequence[tuple[Piece, str | None]], index: int) -> bool:
+    """Whether a list stands between a heading and the next one."""
+    level = headed[index][0].level
+    for piece, further in headed[index + 1 :]:
+        if further is not None and not _is_deeper(piece, further, level):
+            return False
+        if piece.kind is Kind.BULLET:
+            return True
+    return False
+
+
+def _is_deeper(piece: Piece, words: str, level: int) -> bool:
+    """Whether a heading only parts what stands under one of that level: “The fire” under “What we know”."""
+    tells = is_facts(words) or is_narrative(words) or is_forecast(words) or is_split(words) or is_group(words)
+    return piece.level > level > 0 and not tells and not _SOURCES.fullmatch(words)
+
+
+def _one_story(outline: Outline, headed: Sequence[tuple[Piece, str | None]]) -> Sequence[tuple[Piece, str | None]]:
+    """What belongs to the first story, where an entry tells several, each with its facts and narratives."""
+    facts = told = False
+    for index, (_, words) in enumerate(headed):
+        if words is None:
+            continue
+        if facts and told and is_facts(words):
+            before = headed[index - 1][1]
+            title = before if before is not None and not (is_narrative(before) or is_split(before)) else words
+            outline.remark(f"a second story is not used: it begins at “{_short(title)}”")
+            return headed[: index - 1 if title is before else index]
+        facts = facts or is_facts(words)
+        told = told or is_narrative(words)
+    return headed
 
 
 def _without_lead(piece: Piece) -> Iterator[Piece]:
@@ -121,23 +163,28 @@ def _without_lead(piece: Piece) -> Iterator[Piece]:
     yield piece
 
 
+_DECORATION = re.compile(  # emoji before a heading; emoji and marks of permanent links behind it
+    r"\A(?:[^\w\s\"'“‘«‹(\[.…]|\s|\ufe0f|\u200d)+|(?:[^\w\s\"'”’»›)\].!?…:;,%。！？]|\s|\ufe0f|\u200d)+\Z"
+)
+
+
 def _heading(piece: Piece) -> str | None:
     """The words of a piece that is a heading, None for one that is not."""
     if piece.kind is Kind.HEADING:
-        return plain_heading(piece.words) or piece.words
+        return plain_heading(_DECORATION.sub("", piece.words)) or piece.words
     if piece.kind is not Kind.PARAGRAPH or piece.caption or len(piece.text) > 400:  # noqa: PLR2004 # with a link
         return None
-    words = piece.words
-    if len(words) > 120 or not (piece.bold or _MAY_BE_LABEL.search(words)):  # noqa: PLR2004 # longer than any label
-        return None
+    words = _DECORATION.sub("", piece.words)
     plain = plain_heading(words)
+    facts = is_facts(plain)  # nobody writes that as a paragraph
+    if len(words) > 120 or not (piece.bold or facts or _MAY_BE_LABEL.search(words)):  # noqa: PLR2004 # past any label
+        return None
     if not plain or _ENDED.search(plain):
         return None
     few = len(plain.split())
     told = is_strong(plain) or (is_split(plain) and few <= _SPLIT_WORDS)
-    if looks_like_heading(words) and (piece.bold or told):
-        return plain
-    return plain if piece.bold and few <= _LABEL_WORDS else None
+    likely = (looks_like_heading(words) and (piece.bold or told)) or (piece.bold and few <= _LABEL_WORDS)
+    return plain if facts or likely else None
 
 
 def _first_telling(headed: Sequence[tuple[Piece, str | None]]) -> int | None:
@@ -162,10 +209,12 @@ def _first_telling(headed: Sequence[tuple[Piece, str | None]]) -> int | None:
 
 
 def _opens_facts(headed: Sequence[tuple[Piece, str | None]], index: int) -> bool:
-    """Whether a heading says “Facts” and has a list under it."""
+    """Whether a heading says “Facts”, and has a list under it or a side of the story after it."""
     words = headed[index][1]
     if words is None or not is_facts(words):
         return False
+    if any(further and is_narrative(further) and looks_like_heading(further) for _, further in headed[index + 1 :]):
+        return True
     for piece, further in headed[index + 1 : index + 6]:
         if further is not None:
             return False

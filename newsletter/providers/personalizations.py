@@ -16,21 +16,25 @@ from html import escape
 from itertools import compress
 from json.encoder import encode_basestring_ascii as _json
 from operator import not_
+from string import ascii_letters, digits
 from typing import Any
 
-from newsletter.edition import AttemptId, Blank, DeliveryId, Message, Receipt, Recipient, Result, Sender, spelling
+from newsletter.edition import AttemptId, Blank, DeliveryId, Message, Receipt, Recipient, Result, spelling
 from newsletter.mime import HeaderError, Mould, feedback_id, phrase
 from subscribers import AddressError, parse
 
 MOST_RECIPIENTS = 1_000  # of one request
 LARGEST_REQUEST_BYTES = 30_000_000  # "must be less than 30 MB": the smaller reading of MB
 LARGEST_SUBSTITUTIONS_BYTES = 10_000  # of one personalization, reckoned as they stand in the request
-LONGEST_ADDRESS = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
+LONGEST_ADDRESS, _LONGEST_LOCAL = 254, 64  # RFC 5321 sections 4.5.3.1.3, less the angle brackets, and 4.5.3.1.1
 
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322 section 3.2.3
-_ADDRESS = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
+_MAILBOX = rf"{_ATEXT}(?:\.{_ATEXT})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*"
+_ADDRESS, _ADDRESSES = re.compile(_MAILBOX), re.compile(rf"(?:{_MAILBOX}\n)+")
 _URL = re.compile(r"https?://[!-;=?-~]+")
 _URL_PART = re.compile(r"[!-;=?-~]+")
+_SAME = f"{ascii_letters}{digits} !#$%()*+,-./:;=?@[]^_`{{|}}~\n".encode()  # nothing to escape, in JSON and HTML
+_AT_ONCE = 50  # their pieces and what is made of them stay in the processor's cache: half the time of all at once
 _NO_ROOM = "this request had no room for them"
 _NOT_IN_NAMES = re.compile(r"[;,\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # to.name takes no ";" and no ","
 
@@ -51,7 +55,7 @@ class Request:
 
 
 def build(message: Message, recipients: Sequence[Recipient], attempt: AttemptId, *, sandbox: bool = False) -> Request:
-    """One request, for as many as there is room for: 1,000 in about 3 ms.
+    """One request, for as many as there is room for: 1,000 in about 2 ms.
 
     Whom SendGrid cannot take is refused; whom this request has no room for has not been tried. Raises HeaderError,
     which quotes nothing, where not even one copy can be asked for.
@@ -59,20 +63,14 @@ def build(message: Message, recipients: Sequence[Recipient], attempt: AttemptId,
     frame = _frame(message, sandbox=sandbox)
     people, mailed, receipts = _able(recipients)
     while people:
-        columns = _columns(message.sender, people, mailed, attempt)
+        columns = _columns(people, mailed, attempt)
         fit = _fit(frame, columns)
         if fit is not None:
             why = "their name or address is longer than SendGrid takes"
             receipts += [Receipt(person.delivery, Result.REFUSED, why) for person in compress(people, map(not_, fit))]
             people, mailed = list(compress(people, fit)), list(compress(mailed, fit))
             continue
-        # All personalizations at once, gap by gap: an order of magnitude faster than one by one.
-        pieces = list(frame.pieces) * len(people)
-        for gap, mark in enumerate(frame.marks):
-            pieces[2 * gap + 1 :: len(frame.pieces)] = columns[mark]
-        pieces[0] = f'{{"personalizations":[{pieces[0][1:]}'
-        pieces[-1] += frame.end
-        body = "".join(pieces).encode("ascii")
+        body = _joined(frame, columns, len(people))
         if len(body) < LARGEST_REQUEST_BYTES:
             return Request(body, tuple(person.delivery for person in people), tuple(receipts))
         if len(people) == 1:
@@ -81,6 +79,12 @@ def build(message: Message, recipients: Sequence[Recipient], attempt: AttemptId,
         receipts += [Receipt(person.delivery, Result.NOT_TRIED, _NO_ROOM) for person in people[half:]]
         people, mailed = people[:half], mailed[:half]
     return Request(b"", (), tuple(receipts))
+
+
+def forget() -> None:
+    """Drop what is kept from one request to the next, so that the next is built as the first is."""
+    _frame.cache_clear()
+    _ascii_domain.cache_clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class _Frame:
     marks: tuple[str, ...]
     substituted: tuple[str, ...]
     substitutions_bytes: int
-    end: str
+    end: bytes
 
 
 @lru_cache(maxsize=4)
@@ -151,8 +155,21 @@ def _frame(message: Message, *, sandbox: bool) -> _Frame:
         marks=tuple(pieces[1::2]),
         substituted=tuple(_MARKS.findall(substitutions)),
         substitutions_bytes=len(_MARKS.sub("", substitutions)) + 2,
-        end=f"],{json.dumps(shared, separators=(',', ':'))[1:]}",
+        end=f"],{json.dumps(shared, separators=(',', ':'))[1:]}".encode("ascii"),
     )
+
+
+def _joined(frame: _Frame, columns: dict[str, list[str]], count: int) -> bytes:
+    """The whole request, some people at once, gap by gap: an order of magnitude faster than one by one."""
+    width = len(frame.pieces)
+    parts = []
+    for start in range(0, count, _AT_ONCE):
+        stop = min(start + _AT_ONCE, count)
+        pieces = list(frame.pieces) * (stop - start)
+        for gap, mark in enumerate(frame.marks):
+            pieces[2 * gap + 1 :: width] = columns[mark][start:stop]
+        parts.append("".join(pieces).encode("ascii"))
+    return b"".join([b'{"personalizations":[', parts[0][1:], *parts[1:], frame.end])  # less the first one's comma
 
 
 def _marked(text: str, *, html: bool) -> str:
@@ -164,16 +181,19 @@ def _marked(text: str, *, html: bool) -> str:
 
 def _fit(frame: _Frame, columns: dict[str, list[str]]) -> list[bool] | None:
     """Whether each one's substitutions are within the limit; None where all are, which is seen at a glance."""
-    longest = sum(max(map(len, columns[mark])) for mark in frame.substituted)
-    if frame.substitutions_bytes + longest <= LARGEST_SUBSTITUTIONS_BYTES:
+    filling = [columns[mark] for mark in frame.substituted]
+    longest = {id(column): max(map(len, column)) for column in {id(column): column for column in filling}.values()}
+    if frame.substitutions_bytes + sum(longest[id(column)] for column in filling) <= LARGEST_SUBSTITUTIONS_BYTES:
         return None
-    rows = zip(*(columns[mark] for mark in frame.substituted), strict=True)
+    rows = zip(*filling, strict=True)
     fit = [frame.substitutions_bytes + sum(map(len, row)) <= LARGEST_SUBSTITUTIONS_BYTES for row in rows]
     return None if all(fit) else fit
 
 
 def _able(recipients: Sequence[Recipient]) -> tuple[list[Recipient], list[str], list[Receipt]]:
     """Those whom one request can be made for, their addresses in ASCII, and receipts for the others."""
+    if _all_able(recipients):
+        return list(recipients), [recipient.address for recipient in recipients], []
     able: list[Recipient] = []
     mailed: list[str] = []
     receipts: list[Receipt] = []
@@ -201,19 +221,40 @@ def _able(recipients: Sequence[Recipient]) -> tuple[list[Recipient], list[str], 
     return able, mailed, receipts
 
 
-def _columns(
-    sender: Sender, people: Sequence[Recipient], mailed: list[str], attempt: AttemptId
-) -> dict[str, list[str]]:
+def _all_able(recipients: Sequence[Recipient]) -> bool:
+    """Whether nobody has to be looked at alone, which is so for nearly every request: a fifth of the time."""
+    if not 0 < len(recipients) <= MOST_RECIPIENTS:
+        return False
+    addresses = [recipient.address for recipient in recipients]
+    tokens = [recipient.token for recipient in recipients]
+    joined = "\n".join(addresses)
+    return (
+        max(map(len, addresses)) <= LONGEST_ADDRESS
+        and joined.count("\n") == len(addresses) - 1
+        and _ADDRESSES.fullmatch(joined + "\n") is not None  # so all is ASCII
+        and len(set(joined.lower().split("\n"))) == len(addresses)
+        and all(tokens)
+        and _URL_PART.fullmatch("".join(tokens)) is not None
+    )
+
+
+def _columns(people: Sequence[Recipient], mailed: list[str], attempt: AttemptId) -> dict[str, list[str]]:
     """What fills each kind of gap, one for each of the people, as JSON writes it between quotation marks."""
     names = [recipient.name or "" for recipient in people]
-    if not _presentable("".join(names)):
-        names = [name if _presentable(name) else _made_presentable(name) for name in names]
-    shown, shown_html = _written([recipient.name or recipient.values(sender)["name"] for recipient in people])
+    # As Recipient.values has them, which fills a thousand dictionaries.
+    shown, shown_html = _written([recipient.name or recipient.address for recipient in people])
     addresses, addresses_html = _written([recipient.address for recipient in people])
     tokens, tokens_html = _written([recipient.token for recipient in people])
+    to_names = shown
+    if not _presentable("".join(names)):
+        names = [name if _presentable(name) else _made_presentable(name) for name in names]
+        to_names, _ = _written(names)
     return {
         _MAILED: mailed,  # nothing in them is ever escaped
-        _TO_NAME: [f',"name":"{name}"' if name else "" for name in _written(names)[0]],
+        _TO_NAME: [
+            f',"name":"{to_name}"' if name and not name.isspace() else ""
+            for name, to_name in zip(names, to_names, strict=True)
+        ],
         _ADDRESS_TEXT: addresses,
         _ADDRESS_HTML: addresses_html,
         _NAME_TEXT: shown,
@@ -225,13 +266,17 @@ def _columns(
     }
 
 
-def _written(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+def _written(texts: list[str]) -> tuple[list[str], list[str]]:
     """Texts as JSON writes them between quotation marks, and the same escaped for HTML before.
 
     In one go where nothing in them looks like what keeps them apart.
     """
-    joined = clean("\n".join(texts))
-    if "\\" in joined or joined.count("\n") != len(texts) - 1:
+    joined = "\n".join(texts)
+    apart = joined.count("\n") == len(texts) - 1
+    if apart and joined.isascii() and not joined.encode().translate(None, _SAME):
+        return texts, texts
+    joined = clean(joined)
+    if "\\" in joined or not apart:
         cleaned = [clean(text) for text in texts]
         return [_json(text)[1:-1] for text in cleaned], [_json(escape(text))[1:-1] for text in cleaned]
     plain = _json(joined)[1:-1].split("\\n")
@@ -252,15 +297,22 @@ def _ascii(address: str) -> str:
     """An address with its domain in ASCII. Raises HeaderError, which quotes nothing, where it has no such form."""
     if _ADDRESS.fullmatch(address) and len(address) <= LONGEST_ADDRESS:
         return address
-    if not address.rpartition("@")[0].isascii():
+    local, _, domain = address.rpartition("@")
+    if not local.isascii():
         raise HeaderError("an address has characters beyond ASCII before its @, which SendGrid does not take")
-    try:
-        mailed = "" if address.isascii() else parse(address).address  # IDNA 2008; the standard library's is of 2003
-    except AddressError:
-        mailed = ""
-    if not _ADDRESS.fullmatch(mailed):
+    mailed = "" if domain.isascii() else f"{local}@{_ascii_domain(domain)}"
+    if not _ADDRESS.fullmatch(mailed) or len(local) > _LONGEST_LOCAL or len(mailed) > LONGEST_ADDRESS:
         raise HeaderError("an address is not of the form local@domain")
     return mailed
+
+
+@lru_cache(maxsize=5_000)  # an edition's are few, and each takes ten times as long as all else about its person
+def _ascii_domain(domain: str) -> str:
+    """A domain in ASCII by IDNA 2008 (the standard library's is of 2003). Empty where it has no such form."""
+    try:
+        return parse(f"x@{domain}").address.rpartition("@")[2]
+    except AddressError:
+        return ""
 
 
 def clean(text: str) -> str:

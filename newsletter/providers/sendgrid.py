@@ -36,15 +36,17 @@ from newsletter.errors import (
 )
 from newsletter.mime import HeaderError
 from newsletter.providers.exchange import Answer, Exchange, bounded
-from newsletter.providers.personalizations import MOST_RECIPIENTS, build, clean
+from newsletter.providers.personalizations import LONGEST_ADDRESS, MOST_RECIPIENTS, build, clean
 
 LARGEST_WEBHOOK_BYTES = 5_000_000  # SendGrid posts at most 768 kB at a time (Event Webhook reference)
 _CHECK_TIMEOUT = timedelta(seconds=10)
 _SHORTEST_WAIT, _USUAL_WAIT, _LONGEST_WAIT = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 _LONGEST_READ, _LONGEST_TEXT = 2_000, 300  # characters read, and kept, of what SendGrid says
+_MANY = 10  # recipients of a request, of whom it is not believed that more than half are at fault
 
 _HOSTS = {"global": "https://api.sendgrid.com", "eu": "https://api.eu.sendgrid.com"}
 _MENTION = re.compile(r"[^\s<>()\[\],;:\"']*(?:@|%40)[^\s<>()\[\],;:\"']*")
+_UP_TO_THE_LAST_WORD = re.compile(r"(?s).*[\s<>()\[\],;:\"']")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _OURS = re.compile(r"[a-z0-9]{1,32}")  # the shape of our ids, as newsletter/edition.py promises it
 _SOMEBODY = re.compile(r"personalizations[.\[](\d{1,6})\]?(?:[.\[]to\]?(?:[.\[]\d+\]?)?(?:\.email|\.name)?)?")
@@ -54,7 +56,7 @@ _TO_DO = {
     402: "the account waits for a payment",
     403: "the API key may not send mail, or the sender is not verified",
     404: "there is no such API at provider.host",
-    413: "the request is too large: lower provider.batch_size",
+    413: "the request was too large",
 }
 _KINDS = {  # Event Webhook reference, by `event`
     "processed": EventKind.PROCESSED,
@@ -73,6 +75,7 @@ _BLOCKS = {"blocked", "expired"}  # the `type` of a bounce that says nothing aga
 _SIGNATURE = "x-twilio-email-event-webhook-signature"
 _TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
 _LONGEST_ID = 200  # SendGrid's have 22 to 64 characters
+_LONGEST_NUMBER = 30  # digits; Python reads no number of some thousand
 _END_OF_TIME = 253_402_300_800  # the year 10000, which no datetime holds
 
 
@@ -140,7 +143,7 @@ class SendGridProvider:
         told = {name.lower(): value for name, value in headers.items()}
         at = self._verified(told.get(_SIGNATURE), told.get(_TIMESTAMP), body)
         try:
-            items = json.loads(body)
+            items = json.loads(body, parse_int=_number)
             if not isinstance(items, list):
                 raise WebhookRejected(self.name, "its body is no array")
             return [self._event(item, at) for item in items]
@@ -184,20 +187,38 @@ class SendGridProvider:
         status = answer.status_code
         if status == http.HTTPStatus.ACCEPTED or (self._sandbox and status == http.HTTPStatus.OK):
             name = re.sub(r"[^!-~]", "", answer.headers.get("X-Message-Id") or "")[:100] or None
+            if self._sandbox:
+                self._judged(status, name, answer.body)
             return [Receipt(delivery, Result.ACCEPTED, provider_id=name) for delivery in called]
         if status == http.HTTPStatus.TOO_MANY_REQUESTS:
             raise Throttled(self.name, self._wait(answer.headers))
         if status == http.HTTPStatus.BAD_REQUEST:
             return self._refusals(called, answer.body)
         if 300 <= status < 500 and status != http.HTTPStatus.REQUEST_TIMEOUT:  # noqa: PLR2004 # classes of RFC 9110
-            raise ProviderRefused(self.name, self._complaint(status, answer.body))
+            # What is too large for many may do for one: that is found out as where one may have spoilt it for others.
+            suspect = status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            raise ProviderRefused(self.name, self._complaint(status, answer.body), suspect=suspect)
         raise OutcomeUnknown(self.name, f"it said {status}, which tells nothing about the request")
+
+    def _judged(self, status: int, name: str | None, body: bytes) -> None:
+        """Whether an answer says that the sandbox judged a request. Raises OutcomeUnknown where it does not.
+
+        SendGrid says 200 there. Its OpenAPI description, and a server made from it, says 202 without a message id.
+        """
+        if status == http.HTTPStatus.ACCEPTED and name:
+            told = "it answered 202 with a message id although the sandbox was asked for: it may have been sent"
+            raise OutcomeUnknown(self.name, told)
+        if status == http.HTTPStatus.OK and body.strip() and not isinstance(_read(body), dict):
+            raise OutcomeUnknown(
+                self.name, "it said 200 and something that is not SendGrid's: another server may be there"
+            )
 
     def _refusals(self, called: Sequence[DeliveryId], body: bytes) -> list[Receipt]:
         """A 400. Where all its errors name recipients, those are refused and the others have not been tried.
 
         An error about what is inside a personalization but not its recipient (`personalizations.3.headers`) names
-        nobody, since it may as well be about the one form that all of them have.
+        nobody, since it may as well be about the one form that all of them have. So may errors that name everybody, or
+        most of many.
         """
         fields = [str(error.get("field") or "") for error in _errors(body)]
         if any(field and not field.startswith("personalizations") for field in fields):
@@ -209,7 +230,7 @@ class SendGridProvider:
                 refused = {}
                 break
             refused.setdefault(int(found[1]), self._scrub(str(error.get("message") or "")) or "no reason given")
-        if not refused:
+        if not refused or 1 < len(called) == len(refused) or _MANY < len(called) < 2 * len(refused):
             raise ProviderRefused(self.name, self._complaint(http.HTTPStatus.BAD_REQUEST, body), suspect=True)
         beside = "SendGrid refused another recipient of the same request"
         return [
@@ -261,9 +282,12 @@ class SendGridProvider:
     def _scrub(self, text: str) -> str:
         """A provider's text without addresses, controls and the key, cut to a length."""
         text = _CONTROL.sub(" ", clean(text).replace(self._key, "[key]"))
-        if len(text) > _LONGEST_READ:  # the search for addresses takes time by the square of a text without blanks
-            text = text[:_LONGEST_READ].rpartition(" ")[0]
-        return _MENTION.sub("[address]", text).strip()[:_LONGEST_TEXT]
+        # The search for addresses takes time by the square of a text without blanks.
+        shown = _MENTION.sub("[address]", text[:_LONGEST_READ])
+        if len(text) > _LONGEST_READ:  # what it broke off in may be an address of which the @ was still to come
+            word = _UP_TO_THE_LAST_WORD.match(shown)
+            shown = shown[: max(word.end() if word else 0, len(shown) - LONGEST_ADDRESS)]
+        return shown.strip()[:_LONGEST_TEXT]
 
     # ------------------------------------------------------------------------------------------ the webhook
 
@@ -383,12 +407,22 @@ class _Client(python_http_client.Client):  # type: ignore[misc] # the package sh
 # ---------------------------------------------------------------------------------------------- reading
 
 
+def _read(body: bytes) -> Any:
+    """What a body holds as JSON. None where it is none."""
+    try:
+        return json.loads(body, parse_int=_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(digits: str) -> int | str:
+    """A whole number in JSON; the digits where nobody could mean a number by so many."""
+    return int(digits) if len(digits) <= _LONGEST_NUMBER else digits
+
+
 def _object(body: bytes) -> dict[str, Any]:
     """A JSON object, empty where there is none."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
+    found = _read(body)
     return found if isinstance(found, dict) else {}
 
 
