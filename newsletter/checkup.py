@@ -10,7 +10,7 @@ from newsletter import safeguards, store
 from newsletter.brief import Brief, Citation, Fact, Forecast, Narrative
 from newsletter.drafting import compile_edition
 from newsletter.edition import Finding
-from newsletter.errors import CompileError, ConfigurationError
+from newsletter.errors import CompileError, ConfigurationError, EditionError
 from newsletter.newsroom import Newsroom, SourceAccount
 from newsletter.settings import SECRET_VARIABLE, Folder, Newsletter, Settings
 from subscribers import reading, transaction
@@ -100,7 +100,14 @@ def _newsletter(newsroom: Newsroom, name: str, newsletter: Newsletter) -> Iterat
         return
     said = f"newsletter {name}: templates compile ({compiled.html_bytes:,} bytes for one brief), next slot {upcoming}"
     yield Finding(ok=True, what=f"{said} {newsletter.zone}")
-    if not newsroom.audience(name).mailable:
+    audience = newsroom.audience(name)
+    try:
+        safeguards.refuse_if_too_many(name, newsroom.provider, audience.mailable)
+    except EditionError as error:
+        yield Finding(ok=False, what=f"newsletter {error}")
+    except ConfigurationError:
+        pass  # told of the provider, below
+    if not audience.mailable:
         lists = ", ".join(newsletter.lists)
         yield Finding(ok=None, what=f"newsletter {name}: nobody to mail on list {lists} yet")
 

@@ -11,7 +11,6 @@ import hashlib
 import queue
 import stat
 import threading
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -38,6 +37,8 @@ FIRST_WAIT = timedelta(minutes=1)  # after the second failure in a row; then it 
 LONGEST_WAIT = timedelta(hours=6)
 _AT_ONCE = 50  # briefs a transaction, so that no write lock is held past the 250 ms that other processes count on
 _HOSTS_AT_ONCE = 8
+_LOOK_AGAIN = 0.2  # seconds
+_LONGEST_NAME = 500  # as `Sighting.guid`
 _FAULTS_KEPT = 5  # of a reading, to be told again while the source stays as it is
 
 # ------------------------------------------------------------------------------------------ collecting
@@ -77,6 +78,8 @@ def collect(
     fetched = {name: source for name, source in sources.items() if not isinstance(source, Folder)}
     with reading(engine) as session:
         records = shelf.source_records(session, fetched)
+        # Before anything is asked: what another process records meanwhile is newer than the answer that we wait for.
+        before = {name: shelf.sightings(session, name) for name in fetched}
     due: dict[str, Feed | Endpoint] = {}
     for name, source in fetched.items():
         record = same_place(records.get(name), source)
@@ -87,7 +90,10 @@ def collect(
     for name, answer in _ask(due, records, fetcher):
         source = due[name]
         record = same_place(records.get(name), source)
-        collected[name] = _take(engine, name, source, record, answer, largest=fetcher.largest_bytes, now=now)
+        if isinstance(answer, FetchError):
+            collected[name] = _failed(engine, name, source, answer.what, retry_after=answer.retry_after, now=now)
+        else:
+            collected[name] = _take(engine, name, source, record, answer, before[name], fetcher.largest_bytes, now)
     return [collected[name] for name in sources]
 
 
@@ -118,7 +124,7 @@ def _collect_folder(engine: Engine, name: str, source: Folder, now: datetime) ->
         remarks.extend(read.remarks)
         several = len(read.briefs) + len(read.faults) > 1
         found.extend(zip(_names(f"{guid}#", read) if several else [guid], read.briefs, strict=False))
-    new, revised = _record(engine, name, before, found, now, whole=True)
+    new, revised, _ = _record(engine, name, before, found, now, whole=True)
     return Collected(name, len(found), new, revised, tuple(faults), tuple(remarks))
 
 
@@ -131,13 +137,22 @@ def _read(file: Path) -> bytes:
 
 
 def _names(prefix: str, read: formats.Reading) -> list[str]:
-    """A name for each brief of a reading: the file's own, else its slug; where two share one, its turn, too."""
-    turns: Counter[str] = Counter()
+    """A name for each brief of a reading, no two the same: the file's own, else its slug and, if need be, its turn.
+
+    Of an answer from the web (without a `prefix`) the page comes before the slug: a headline that recurs, such as
+    “Weather”, names a story of each day.
+    """
+    given: set[str] = set()
     names = []
     for brief, own in zip(read.briefs, read.names, strict=True):
-        name = own if own is not None else brief.slug
-        turns[name] += 1
-        names.append(f"{prefix}{name}" + (f"-{turns[name]}" if turns[name] > 1 else ""))
+        page = page_of(brief.url) if brief.url and not prefix else None
+        name = whole = own if own is not None else page or brief.slug
+        turn = 1
+        while name in given:
+            turn += 1
+            name = f"{whole}-{turn}"
+        given.add(name)
+        names.append(f"{prefix}{name}"[:_LONGEST_NAME])
     return names
 
 
@@ -206,19 +221,27 @@ def _ask(
             answer = down.get(place) or _ask_one(source, same_place(records.get(name), source), fetcher)
             if isinstance(answer, FetchError) and answer.host_is_down:
                 down[place] = answer
-            answers.put((name, answer))
+            while not over.is_set():  # nobody takes it any more, then
+                with suppress(queue.Full):
+                    answers.put((name, answer), timeout=_LOOK_AGAIN)
+                    break
 
-    with ThreadPoolExecutor(_HOSTS_AT_ONCE, thread_name_prefix="fetch") as pool:
+    pool = ThreadPoolExecutor(_HOSTS_AT_ONCE, thread_name_prefix="fetch")
+    try:
         asking = [pool.submit(ask, names) for names in hosts.values()]
-        try:
-            for _ in sources:
-                yield answers.get()
-        finally:
-            over.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not all(one.done() for one in asking):  # whoever waits for room must find it, to see that it is over
-                with suppress(queue.Empty):
-                    answers.get(timeout=0.05)
+        left = len(sources)
+        while left:
+            try:
+                yield answers.get(timeout=_LOOK_AGAIN)
+                left -= 1
+            except queue.Empty:
+                if all(one.done() for one in asking) and answers.empty():
+                    raise next(
+                        (fault for one in asking if (fault := one.exception())), RuntimeError("no answer")
+                    ) from None
+    finally:
+        over.set()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _ask_one(source: Feed | Endpoint, record: SourceRecord | None, fetcher: Fetcher) -> Answer:
@@ -232,19 +255,17 @@ def _ask_one(source: Feed | Endpoint, record: SourceRecord | None, fetcher: Fetc
         return FetchError(f"could not be asked: {error!r}")
 
 
-def _take(
+def _take(  # noqa: PLR0917 # what is asked, what is known of it, and what it said
     engine: Engine,
     name: str,
     source: Feed | Endpoint,
     record: SourceRecord | None,
-    answer: Answer,
-    *,
+    answer: Fetched,
+    before: Mapping[str, Sighting],
     largest: int,
     now: datetime,
 ) -> Collected:
-    """Put on record what a source answered: its briefs, and how it fared."""
-    if isinstance(answer, FetchError):
-        return _failed(engine, name, source, answer.what, retry_after=answer.retry_after, now=now)
+    """Put on record what a source answered: its briefs, and how it fared. `before` is what it had given until then."""
     moved = [f"{name}: has moved for good to {answer.moved}: name that in the configuration"] if answer.moved else []
     digest = hashlib.sha256(answer.body).hexdigest() if answer.body is not None else None
     same = digest is None or (record is not None and record.reader == __version__ and record.body_hash == digest)
@@ -253,20 +274,18 @@ def _take(
             shelf.source_unchanged(session, name, answer.validators.etag, answer.validators.last_modified, now)
         remarks = (*moved, *(f"{fault} (as last time)" for fault in record.faults))
         return Collected(name, record.briefs or 0, remarks=remarks, unchanged=True)
-    with reading(engine) as session:
-        before = shelf.sightings(session, name)
     read = formats.read(answer.body or b"", name, base=answer.url, charset=answer.charset, largest=largest)
     if read.faults and not read.briefs:
         return _failed(engine, name, source, read.faults[0].what, now=now)
     found = list(zip(_names("", read), read.briefs, strict=True))
-    new, revised = _record(engine, name, before, found, now, whole=False)
+    new, revised, overtaken = _record(engine, name, before, found, now, whole=False)
     fared = SourceRecord(
         name=name,
         url=source.url,
         reader=__version__,
-        etag=answer.validators.etag,
-        last_modified=answer.validators.last_modified,
-        body_hash=digest,
+        etag=None if overtaken else answer.validators.etag,
+        last_modified=None if overtaken else answer.validators.last_modified,
+        body_hash=None if overtaken else digest,
         briefs=len(found),
         faults=[str(fault) for fault in read.faults[:_FAULTS_KEPT]],
         asked_at=now,
@@ -290,7 +309,7 @@ def _failed(
         record = shelf.source_failed(session, name, source.url, what, now)
         wait: timedelta | None = retry_after or patience(record.failures)
         record.not_before = now + wait if wait else None
-        record.wished = retry_after is not None
+        record.wished = bool(retry_after)
     return Collected(name, error=CollectError(name, source.url, what))
 
 
@@ -305,8 +324,8 @@ def _record(
     now: datetime,
     *,
     whole: bool,
-) -> tuple[int, int]:
-    """Write what is new; give how many briefs are new and how many revised. Opens no write lock where nothing is.
+) -> tuple[int, int, int]:
+    """Write what is new; give how many briefs are new, how many revised, and of how many another process was quicker.
 
     Where `given` is the `whole` source, a name that it no longer gives is withdrawn, so that deleting a file, or
     marking it as a draft, before the edition starts is enough to hold a brief back; when the file comes back, so does
@@ -318,13 +337,14 @@ def _record(
     changed = [one for one in found if standing.get(one.guid) != one.content_hash]
     gone = list(standing.keys() - {one.guid for one in found}) if whole else []
     shared = _shared_pages(found)
-    new = revised = 0
+    new = revised = overtaken = 0
     for start in range(0, len(changed), _AT_ONCE):
         with transaction(engine) as session:
             at_hand = Shelf(session, source, changed[start : start + _AT_ONCE], now)
             for one in changed[start : start + _AT_ONCE]:
                 last = before[one.guid].content_hash if one.guid in before else None
                 if at_hand.hash_of(one.guid) != last:
+                    overtaken += at_hand.hash_of(one.guid) != one.content_hash
                     continue
                 made = _record_one(at_hand, one, shared, last=last)
                 new, revised = new + (made == "new"), revised + (made == "revised")
@@ -332,7 +352,7 @@ def _record(
     for start in range(0, len(gone), _AT_ONCE):
         with transaction(engine) as session:
             shelf.withdraw(session, source, gone[start : start + _AT_ONCE], now)
-    return new, revised
+    return new, revised, overtaken
 
 
 def _shared_pages(found: Sequence[Found]) -> frozenset[str]:
@@ -392,9 +412,11 @@ def same_story(before: Brief, after: Brief) -> bool:
 def same_telling(before: Brief, after: Brief) -> bool:
     """Whether two briefs of one source at one page, under two names, are one story: a feed that was rebuilt.
 
-    They are where the headline, the instant (a day is many stories') or any part of what is told stayed.
+    They are where the headline stayed and no date speaks against it, where the instant stayed (a day is many stories'),
+    or any part of what is told. A column that stands at one page under one headline each day is another story each day.
     """
-    if before.headline == after.headline or before.slug == after.slug:
+    dates = {before.published, after.published} - {None}
+    if (before.headline == after.headline or before.slug == after.slug) and len(dates) < 2:  # noqa: PLR2004 # none, or one
         return True
     if before.published is not None and before.published == after.published and not is_day(before.published):
         return True
@@ -409,6 +431,9 @@ def _told(brief: Brief) -> set[str]:
 # ------------------------------------------------------------------------------------------ looking
 
 
+NEW = "(new)"  # the name of a source that is none yet
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What a web address would give as a source, before it is one. `feeds` are those that a web page names."""
@@ -421,7 +446,8 @@ class Look:
     @property
     def kind(self) -> str:
         """The kind of source that it would be."""
-        return "json" if self.read.briefs and not any(self.read.names) else "feed"
+        is_json = (self.answer.body or b"").lstrip()[:1] in {b"{", b"["}
+        return "json" if is_json and not any(self.read.names) else "feed"
 
     @property
     def is_empty(self) -> bool:
@@ -434,9 +460,9 @@ def look(url: str, fetcher: Fetcher) -> Look:
     try:
         answer = fetcher.get(url)
     except FetchError as error:
-        raise CollectError("(new)", url, error.what) from None
+        raise CollectError(NEW, url, error.what) from None
     body = answer.body or b""
-    read = formats.read(body, url, base=answer.url, charset=answer.charset, largest=fetcher.largest_bytes)
+    read = formats.read(body, NEW, base=answer.url, charset=answer.charset, largest=fetcher.largest_bytes)
     feeds = () if read.briefs else tuple(formats.feeds_in(body, answer.url))
     return Look(url, answer, read, feeds)
 

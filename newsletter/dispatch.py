@@ -57,14 +57,25 @@ class Settlement:
         A provider that names one recipient at a time would be handed the whole list that way, for a fault that may be
         in what all copies share.
         """
-        refused = any(outcome is Outcome.REFUSED for outcome, _ in self.outcomes.values())
-        taken = len(claimed.rows) - len(self.outcomes) - len(self.later)
-        if self.state is not BatchState.DONE or not refused or taken or not self.later:
+        if not self.later or not self.only_refuses(claimed):
             return self
         if (claimed.tries + 1) % _NAMED_IN_A_ROW:
             return self
-        said = f"{_NAMED_IN_A_ROW} calls in a row refused somebody and took nobody; the last reason: {self._reason()}"
+        said = f"call after call refused somebody and took nobody; the last reason: {self._reason()}"
         return replace(self, pause=self.pause or said)
+
+    def only_refuses(self, claimed: ledger.Claimed) -> bool:
+        """Whether a call refused somebody and took nobody."""
+        refused = any(outcome is Outcome.REFUSED for outcome, _ in self.outcomes.values())
+        taken = len(claimed.rows) - len(self.outcomes) - len(self.later)
+        return self.state is BatchState.DONE and refused and not taken
+
+    def unproven(self) -> "Settlement":
+        """The same for a part of what was refused as a whole: named or not, the message itself may be at fault."""
+        reason = self._reason()
+        return Settlement(
+            BatchState.PENDING, later_after=_PROBED_WAIT, note=reason, pause=f"the first one tried: {reason}"
+        )
 
     def _reason(self) -> str:
         return next((reason or "" for outcome, reason in self.outcomes.values() if outcome is Outcome.REFUSED), "")
@@ -139,21 +150,24 @@ def settle(rows: Mapping[DeliveryId, int], receipts: Iterable[Receipt], error: E
     )
 
 
-def sift(rows: Sequence[int], refused: Settlement, *, proven: bool) -> Settlement:
+def sift(rows: Sequence[int], refused: Settlement, known: ledger.Suspicion) -> Settlement:
     """What a refusal of a whole call means, where the provider may have refused it for the sake of one recipient.
 
-    First a single recipient is tried. Only where such a call has been `proven` to be accepted since, somebody in this
-    batch must be the cause: it is halved until they are found, and refused. Else the message itself is at fault, the
-    edition waits for an operator, and nobody is marked.
+    First a single recipient is tried. Only where such a call has been accepted since (`known.proven`), somebody in this
+    batch must be the cause: it is halved until they are found, and refused. Where the message is not proven, or a
+    second one would be refused with nobody accepted in between, it may be the account that is at fault by now: the
+    edition waits for an operator, and nobody is marked. Where they let it go on, that one is refused.
     """
-    first, rest = rows[: max(1, len(rows) // 2 if proven else 1)], rows[max(1, len(rows) // 2 if proven else 1) :]
+    size = max(1, len(rows) // 2 if known.proven else 1)
+    first, rest = rows[:size], rows[size:]
     if rest:
-        after = timedelta() if proven else None
+        after = timedelta() if known.proven else None
         return Settlement(BatchState.PENDING, {}, rest, after, timedelta(), note=refused.note)
-    if proven:
+    if known.proven and (known.fresh or known.asked):
         return Settlement(BatchState.DONE, {first[0]: (Outcome.REFUSED, (refused.note or "no reason given")[:300])})
     # Due after the others, so that they are tried first when an operator lets it run: it may be about this one alone.
-    return replace(refused, later_after=_PROBED_WAIT, suspect=False)
+    note = f"{ledger.ASKED}{refused.note}" if known.proven else refused.note
+    return replace(refused, later_after=_PROBED_WAIT, suspect=False, note=note)
 
 
 def _settle_error(error: Exception) -> Settlement:
@@ -403,8 +417,10 @@ class Dispatcher:
         now = self.clock()
         with transaction(self.engine) as session:
             if settlement.suspect:
-                proven = ledger.suspect(session, claimed)
-                settlement = sift(list(claimed.rows.values()), settlement, proven=proven)
+                settlement = sift(list(claimed.rows.values()), settlement, ledger.suspect(session, claimed))
+            elif settlement.only_refuses(claimed) and ledger.is_suspect(session, claimed):
+                known = ledger.suspect(session, claimed)
+                settlement = settlement if known.proven else settlement.unproven()
             wait = settlement.later_after
             due_at = now + (back_off(claimed.tries, self.jitter) if wait is None else wait)
             if settlement.state is BatchState.PENDING:

@@ -143,7 +143,8 @@ class Message:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = [_facts(self.sender), self.subject, self.html, self.text, self.nonce, self.slot]
+        parts = [_facts(self.sender), self.subject, self.html, self.text, self.nonce]
+        parts += [self.slot] if self.slot else []  # an edition frozen before there was one keeps its digest
         told = json.dumps(parts, ensure_ascii=False)
         object.__setattr__(self, "digest", hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest())
 
@@ -189,7 +190,7 @@ class Message:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The Message that `to_json` told."""
         sender = Sender(**data["sender"])
-        return cls(sender, data["subject"], data["html"], data["text"], data["nonce"], data["slot"])
+        return cls(sender, data["subject"], data["html"], data["text"], data["nonce"], data.get("slot"))
 
 
 def _facts(sender: Sender) -> dict[str, Any]:

@@ -291,6 +291,9 @@ def write_outcomes(session: Session, outcomes: Mapping[int, tuple[Outcome, str |
             )
 
 
+_Other = aliased(Batch)
+
+
 def begin_call(session: Session, claimed: Claimed, *, now: datetime, lease_until: datetime) -> bool:
     """Claimed -> calling, the last act before the first byte. False where the claim is no longer ours: do not call."""
     mine = col(Batch.lease_until) > now
@@ -328,6 +331,9 @@ def finish(
         lease_until=None,
         note=note[:500] if note else None,
         provider_id=provider_id[:200] if provider_id else None,
+        turn=select(func.coalesce(func.max(col(_Other.turn)), 0) + 1)
+        .where(col(_Other.edition_id) == col(Batch.edition_id))
+        .scalar_subquery(),
     )
 
 
@@ -339,21 +345,42 @@ def _move(
     return changed_rows(session, update(Batch).where(*where, *conditions).values(**values)) == 1
 
 
-def suspect(session: Session, claimed: Claimed) -> bool:
-    """Mark a batch as refused without a word about whose fault it is. True where the message itself is proven good.
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What is known of a refusal without a word about whose fault it is.
 
-    It is where a part of the same suspicion has been accepted since: then somebody in this batch spoils it.
+    `proven` is True where a part of what was refused has been accepted since: the message itself is good. `fresh` where
+    nobody was refused for it after that. `asked` where an operator let the batch be tried once more.
     """
+
+    proven: bool
+    fresh: bool
+    asked: bool
+
+
+ASKED = "asked about: "
+"""How the note of a batch begins whose refusal an operator was asked about."""
+
+
+def is_suspect(session: Session, claimed: Claimed) -> bool:
+    """Whether a batch is a part of what was refused without a word about whose fault it is."""
+    return session.get_one(Batch, claimed.batch_id).suspect_id is not None
+
+
+def suspect(session: Session, claimed: Claimed) -> Suspicion:
+    """Mark a batch as refused without a word about whose fault it is, and say what is known of that."""
     batch = session.get_one(Batch, claimed.batch_id)
     root = batch.suspect_id or claimed.batch_id
-    session.execute(update(Batch).where(col(Batch.id) == claimed.batch_id).values(suspect_id=root))
-    accepted = (
-        select(col(Delivery.id))
-        .join(Batch, col(Batch.id) == col(Delivery.batch_id))
-        .where(col(Batch.suspect_id) == root, col(Batch.state) == BatchState.DONE, col(Delivery.outcome).is_(None))
-        .limit(1)
+    _move(session, claimed, [BatchState.CLAIMED, BatchState.CALLING], suspect_id=root)
+    done = (
+        select(func.max(col(Batch.turn)))
+        .join(Delivery, col(Delivery.batch_id) == col(Batch.id))
+        .where(col(Batch.suspect_id) == root, col(Batch.state) == BatchState.DONE)
     )
-    return session.execute(accepted).first() is not None
+    accepted = session.execute(done.where(col(Delivery.outcome).is_(None))).scalar_one_or_none()
+    refused = session.execute(done.where(col(Delivery.outcome) == Outcome.REFUSED)).scalar_one_or_none()
+    fresh = accepted is not None and (refused is None or refused < accepted)
+    return Suspicion(accepted is not None, fresh, (batch.note or "").startswith(ASKED))
 
 
 def make_child(session: Session, claimed: Claimed, rows: Sequence[int], *, due_at: datetime, note: str) -> None:

@@ -158,7 +158,7 @@ class SourceRecord(Table, table=True):
     name: str = Field(max_length=64, primary_key=True)
     url: str = Field(max_length=2048)  # what the row is about: another url in the configuration makes it worthless
     reader: str | None = Field(default=None, max_length=20)  # the program's version that read it; NULL: none did yet
-    etag: str | None = Field(default=None, max_length=500)  # NULL: the server gave none, or it was not read whole
+    etag: str | None = Field(default=None, max_length=500)  # NULL: the server gave none, or another process was quicker
     last_modified: str | None = Field(default=None, max_length=100)  # the same
     body_hash: str | None = Field(default=None, max_length=64)  # of what was read last; NULL: nothing yet
     briefs: int | None = None  # how many the last reading gave; NULL: nothing yet
@@ -275,6 +275,7 @@ class Batch(Table, table=True):
     attempt: str | None = Field(default=None, max_length=32)  # of the latest call; NULL: none yet
     provider_id: str | None = Field(default=None, max_length=200)  # the provider's name for the call; NULL: gave none
     note: str | None = Field(default=None, max_length=500)  # the latest error, scrubbed
+    turn: int | None = None  # which of its edition's batches was done with when, from 1; NULL: it is not done
     # The batch whose call was refused without a word about whose fault it is, and of which this one is a part or all;
     # NULL: no such thing happened. An acceptance among its parts proves that the message itself is good.
     suspect_id: int | None = Field(default=None, foreign_key="batch.id", index=True)

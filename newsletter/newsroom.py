@@ -88,6 +88,7 @@ class SourceAccount:
     source: Source
     fared: SourceRecord | None
     briefs: int
+    left_alone_until: datetime | None = None  # None: it may be asked
 
 
 @dataclass(frozen=True)
@@ -213,10 +214,12 @@ class Newsroom:
         with reading(self.engine) as session:
             records = shelf.source_records(session, self.settings.sources)
             counts = shelf.briefs_by_source(session)
-        return [
-            SourceAccount(name, source, same_place(records.get(name), source), counts.get(name, 0))
-            for name, source in self.settings.sources.items()
-        ]
+        accounts = []
+        for name, source in self.settings.sources.items():
+            fared = same_place(records.get(name), source)
+            until = fared.not_before if fared and fared.not_before and fared.not_before > self.clock() else None
+            accounts.append(SourceAccount(name, source, fared, counts.get(name, 0), until))
+        return accounts
 
     def select(self, name: str) -> Selection:
         """Which of the briefs on record the next edition of a newsletter would take."""

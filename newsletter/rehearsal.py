@@ -74,6 +74,8 @@ def rehearse(
                 report(Progress(done, audience.mailable))
         except DispatchError as caught:
             error = caught
+    if (kept_out := audience.mailable - done) and error is None:
+        reasons["outside dispatch.only_to"] += kept_out
     return Rehearsed(slot, draft, audience.candidates, audience.mailable, accepted, dict(reasons), error)
 
 

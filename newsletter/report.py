@@ -4,6 +4,7 @@ Pure: values in, lines or JSON-ready values out. One decision is made here: what
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from newsletter import typesetting
 from newsletter.brief import Brief
-from newsletter.collect import Collected, Look, Source
+from newsletter.collect import NEW, Collected, Look, Source
 from newsletter.compile import CLIP_BYTES
 from newsletter.drafting import Draft
 from newsletter.ledger import Tally, Trouble
@@ -76,9 +77,9 @@ def source_lines(account: SourceAccount) -> Iterator[str]:
         yield f"    FAILED {often}, last {_instant(fared.failed_at)}: {fared.error}"
     elif fared.failed_at:
         yield f"    failed {fared.failures_ever:,} times in all, last {_instant(fared.failed_at)}: {fared.error}"
-    if fared.not_before:
+    if account.left_alone_until:
         why = "as its server asks" if fared.wished else "because it keeps failing"
-        yield f"    left alone until {_instant(fared.not_before)}, {why}"
+        yield f"    left alone until {_instant(account.left_alone_until)}, {why}"
 
 
 def source_json(account: SourceAccount) -> dict[str, Any]:
@@ -100,7 +101,8 @@ def source_json(account: SourceAccount) -> dict[str, Any]:
             "failures_ever": fared.failures_ever,
             "briefs": fared.briefs,
             "faults": list(fared.faults),
-            "not_before": _iso(fared.not_before),
+            "left_alone_until": _iso(account.left_alone_until),
+            "as_its_server_asks": fared.wished,
         },
     }
 
@@ -143,11 +145,11 @@ def look_lines(found: Look) -> Iterator[str]:
         }
         yield from (f"  {count:,} {what}" for what, count in lacks.items() if count)
     elif found.is_empty:
-        yield "  a feed without entries yet"
+        yield "  no entries yet"
     else:
         yield "  nothing that could be read as a brief"
-    yield from (f"  not readable: {fault}" for fault in found.read.faults)
-    yield from (f"  note: {remark}" for remark in found.read.remarks)
+    yield from (f"  not readable: {_in_lines(str(fault))}" for fault in found.read.faults)
+    yield from (f"  note: {_in_lines(remark)}" for remark in found.read.remarks)
     for number, brief in enumerate(briefs[:_SHOWN], start=1):
         date = f"{brief.when:%Y-%m-%d}" if brief.when else "no date"
         yield f"  {number:>2}  {date}  {brief.headline}"
@@ -159,6 +161,11 @@ def look_lines(found: Look) -> Iterator[str]:
     if found.feeds:
         yield "That is a web page. It names these feeds:"
         yield from (f"  {url}  {title}" for title, url in found.feeds)
+
+
+def _in_lines(said: str) -> str:
+    """What a reader said of an answer that has no name yet."""
+    return re.sub(rf"^{re.escape(NEW)}:(\d+): ", r"line \1: ", said).removeprefix(f"{NEW}: ")
 
 
 _SHOWN = 10  # headlines; enough to know a feed by

@@ -521,6 +521,14 @@ def _refuse_unknown_in(
             file=file,
             line=_line_of(text, (*path, "kind")),
         )
+    others = {key: [other for other, table in tables.items() if key in table.model_fields] for key in raw}
+    for key, kinds in others.items():
+        if "kind" not in raw and kinds and kind not in kinds:
+            raise ConfigurationError(
+                f"{'.'.join((*path, key))}: kind = “{kinds[0]}” is missing beside it",
+                file=file,
+                line=_line_of(text, (*path, key)),
+            )
     _refuse_unknown(tables.get("", tables.get(kind, BaseModel)), raw, path, file, text)
 
 

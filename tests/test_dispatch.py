@@ -256,6 +256,53 @@ def test_one_unnamed_bad_recipient_among_many_is_found_and_refused_alone(desk: D
     assert len(provider.calls) < 30
 
 
+def test_an_account_that_fails_in_the_middle_of_a_search_costs_one_person_at_most(desk: Desk) -> None:
+    """A wordless refusal of everything, after a first acceptance, must not be taken for many bad recipients."""
+
+    class Failing(Scripted):
+        def submit(
+            self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
+        ) -> Iterator[Receipt]:
+            if len(self.calls) >= 5:
+                self.calls.append([])
+                raise ProviderRefused(self.name, "no", suspect=True)
+            yield from super().submit(message, recipients, attempt, started)
+
+    newsroom, edition = start(desk, 16, Scripted(batch_size=16))
+    bad = _addresses(newsroom)[9]
+    newsroom._provider = Failing(batch_size=16, spoilers=frozenset([bad]))
+    assert run(newsroom, desk.clock, edition).state is EditionState.PAUSED
+    assert tally(newsroom, edition).refused <= 1
+    newsroom._provider = mended = Scripted(batch_size=16, spoilers=frozenset([bad]))
+    for _ in range(5):
+        resume(newsroom, edition)
+        if run(newsroom, desk.clock, edition).state is EditionState.CLOSED:
+            break
+    found = tally(newsroom, edition)
+    assert (found.waiting, found.holds, found.accepted + found.refused) == (0, True, 16)
+    assert found.refused <= 2
+    assert len(set(mended.taken)) == len(mended.taken)
+
+
+def test_a_probe_that_is_refused_by_name_pauses_and_marks_nobody(desk: Desk) -> None:
+    """A server may name whoever comes first for a fault that all copies share."""
+
+    class NamingWhenAlone(Scripted):
+        def submit(
+            self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
+        ) -> Iterator[Receipt]:
+            started()
+            if len(recipients) > 1:
+                raise ProviderRefused(self.name, "no", suspect=True)
+            yield Receipt(recipients[0].delivery, Result.REFUSED, "bad name")
+
+    newsroom, edition = start(desk, 20, Scripted(batch_size=20))
+    newsroom._provider = NamingWhenAlone(batch_size=20)
+    record = run(newsroom, desk.clock, edition)
+    assert (record.state, record.reason) == (EditionState.PAUSED, "the first one tried: bad name")
+    assert (tally(newsroom, edition).refused, tally(newsroom, edition).waiting) == (0, 20)
+
+
 def test_a_provider_that_names_one_after_the_other_and_takes_nobody_is_stopped(desk: Desk) -> None:
     """Else a fault of the common form would refuse the whole list, a call for each."""
 
@@ -272,7 +319,7 @@ def test_a_provider_that_names_one_after_the_other_and_takes_nobody_is_stopped(d
     newsroom._provider = naming = Naming(batch_size=100)
     record = run(newsroom, desk.clock, edition)
     assert record.state is EditionState.PAUSED
-    assert "10 calls in a row refused somebody and took nobody; the last reason: not a valid name" in str(record.reason)
+    assert "call after call refused somebody and took nobody; the last reason: not a valid name" in str(record.reason)
     assert len(naming.calls) == 10
     found = tally(newsroom, edition)
     assert (found.refused, found.waiting, found.holds) == (10, 90, True)

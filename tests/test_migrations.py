@@ -1,5 +1,7 @@
 """The one history of the tables: it makes what the models declare, and changes no database without a copy."""
 
+import hashlib
+import json
 import re
 import shutil
 import sqlite3
@@ -17,6 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Enum, text
 
 from newsletter import formats, migrations
+from newsletter.edition import Message
 from newsletter.errors import ConfigurationError
 from newsletter.newsroom import Newsroom
 from newsletter.settings import Settings
@@ -318,19 +321,30 @@ def test_briefs_of_the_first_version_are_recognised_after_the_change(
         engine.dispose()
     old = '{"headline": "Rain Falls", "slug": "rain-falls", "url": "https://desk.example.org/rain/?utm_source=x",'
     content = old + '"published": null, "facts": [{"text": "It is wet.", "citations": []}], "narratives": []}'
+    older = content.replace("It is wet.", "It may be wet.")
+    new_hash, old_hash = (hashlib.sha256(text.encode()).hexdigest() for text in (content, older))
+    message = (
+        '{"sender": {"newsletter_id": "daily", "from_name": "T", "from_address": "t@example.org", "reply_to": null,'
+    )
+    message += '"list_name": "T", "list_id": "t.example.org", "site_url": "https://example.org"},'
+    message += '"subject": "S", "html": "<p>H</p>", "text": "T", "nonce": "d4f0a1"}'
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute("INSERT INTO brief VALUES (1, NULL, 'Rain Falls', 1, 'old', '2026-11-23 08:00:00')")
+        connection.execute("INSERT INTO brief VALUES (1, NULL, 'Rain Falls', 2, 'x', '2026-11-23 08:00:00')")
         connection.execute("UPDATE brief SET url = 'https://desk.example.org/rain/?utm_source=x'")
-        connection.execute("INSERT INTO brief_revision VALUES (1, 1, ?, '2026-11-23 08:00:00')", (content,))
-        connection.execute("INSERT INTO sighting VALUES ('desk', 'rain.json', 1, 'old', NULL)")
-        connection.execute("INSERT INTO sighting VALUES ('wire', 'x', 1, 'other', NULL)")
+        for number, told in ((1, older), (2, content)):
+            connection.execute("INSERT INTO brief_revision VALUES (1, ?, ?, '2026-11-23 08:00:00')", (number, told))
+        connection.execute("INSERT INTO sighting VALUES ('desk', 'rain.json', 1, ?, NULL)", (new_hash,))
+        connection.execute("INSERT INTO sighting VALUES ('wire', 'x', 1, ?, NULL)", (old_hash,))
         connection.commit()
     with Newsroom.open(_settings(tmp_path / "desk")):
         pass
-    brief = formats.read(content.encode(), "rain.json").briefs[0]
+    brief, former = (formats.read(text.encode(), "rain.json").briefs[0] for text in (content, older))
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("SELECT page, content_hash FROM brief").fetchall() == [
             ("desk.example.org/rain", brief.content_hash)
         ]
         hashes = connection.execute("SELECT content_hash FROM sighting ORDER BY source").fetchall()
-    assert hashes == [(brief.content_hash,), ("other",)]
+    assert hashes == [(brief.content_hash,), (former.content_hash,)], "of a source with an older telling, too"
+    parts = [json.loads(message)["sender"], "S", "<p>H</p>", "T", "d4f0a1"]
+    digest = hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+    assert Message.from_json(json.loads(message)).digest == digest, "what was frozen before still goes out"

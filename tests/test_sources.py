@@ -1,5 +1,6 @@
 """Sources on the wire: each fares by itself, what is unchanged is not read again, and no entry repeats or is lost."""
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -164,6 +165,70 @@ def test_feeds_and_endpoints_give_briefs_and_a_digest_holds_them(desk: Desk, wir
     mail = desk.mails[0].read_text()
     for said in ("What the wire says of rates", "Nine wards close", "Pro-merger narrative", "The lede", "It is wet"):
         assert said in mail
+
+
+def test_a_headline_that_recurs_at_an_endpoint_is_a_story_of_each_day(desk: Desk, wire: Wire) -> None:
+    newsroom = sources(desk, wire, api="json:/api")
+    desk.people(newsroom, 1)
+    sent = []
+    for day in (1, 2, 3):
+        told = [
+            {"headline": "Weather", "url": f"https://desk.example.org/w/{number}", "summary": f"Day {number}."}
+            for number in range(day, 0, -1)
+        ]
+        wire.pages["/api"] = Page(json.dumps({"briefs": told}).encode())
+        made = newsroom.send("daily")
+        assert made.draft is not None
+        sent.append([candidate.brief.summary for candidate in made.draft.selection.taken])
+        desk.clock.forward(timedelta(days=1))
+    assert sent == [["Day 1."], ["Day 2."], ["Day 3."]]
+
+
+def test_briefs_of_one_slug_get_names_of_their_own(desk: Desk, wire: Wire) -> None:
+    slugs = ["update", "update", "update-2"]
+    told = [{"headline": f"News {n}", "slug": slug, "facts": [{"text": f"Fact {n}."}]} for n, slug in enumerate(slugs)]
+    wire.pages["/api"] = Page(json.dumps({"briefs": told}).encode())
+    newsroom = sources(desk, wire, api="json:/api")
+    newsroom.collect()
+    with reading(newsroom.engine) as session:
+        assert len(store.candidates(session, "daily", ["api"])) == 3
+
+
+def test_a_daily_column_at_one_page_is_another_story_each_day(desk: Desk, wire: Wire) -> None:
+    newsroom = sources(desk, wire, feed="/feed")
+    desk.people(newsroom, 1)
+
+    def column(day: int) -> bytes:
+        date = f"Sun, {day} Nov 2026 06:00:00 GMT"
+        return rss(entry("weather", guid=f"weather-{day}", date=date, text=f"It is {day} degrees."))
+
+    assert editions(desk, newsroom, wire, column(21), column(22)) == [["Weather makes the news"]] * 2
+
+
+def test_an_older_answer_does_not_overwrite_what_another_process_recorded(desk: Desk, wire: Wire) -> None:
+    """And what another process kept us from recording is asked for again."""
+    wire.pages["/feed"] = Page(rss(entry("a", text="The first text.")), etag='"one"')
+    ours, theirs = sources(desk, wire, feed="/feed"), desk.open()
+    ours.collect()
+    wire.pages["/feed"] = Page(rss(entry("a", text="The second text.")), etag='"two"')
+    get = ours.fetcher.get
+    overtaken: list[bool] = []
+
+    def slowly(*args: Any) -> Any:
+        answer = get(*args)
+        if not overtaken:
+            overtaken.append(True)
+            wire.pages["/feed"] = Page(rss(entry("a", text="The third text.")), etag='"three"')
+            theirs.collect()
+        return answer
+
+    ours.fetcher.get = slowly  # type: ignore[method-assign, assignment] # what a slow network does
+    ours.collect()
+    with reading(ours.engine) as session:
+        (candidate,) = store.candidates(session, "daily", ["feed"])
+    assert candidate.brief.summary == "The third text."
+    assert record(ours, "feed").etag is None
+    assert not collected(theirs)["feed"].unchanged
 
 
 def test_an_endpoint_without_briefs_today_is_no_failure(desk: Desk, wire: Wire) -> None:

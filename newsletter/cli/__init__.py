@@ -20,6 +20,8 @@ from newsletter.cli import briefs, editions, people, provider, sending, sources,
 from newsletter.cli._shell import FAILED, INTERRUPTED, MISTAKE
 from newsletter.errors import ConfigurationError, NewsletterError
 
+_INTERRUPTED = "interrupted; run it again to go on where it stopped"
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -57,9 +59,7 @@ def main() -> NoReturn:
     # Newer typers carry a click of their own, whose errors are not those of the package click.
     click = sys.modules[typer.BadParameter.__module__]
     try:
-        code = app(standalone_mode=False, prog_name="newsletter") or 0
-        sys.stdout.flush()  # here, where a reader that has gone away is no surprise
-        sys.exit(code)
+        _finish(app(standalone_mode=False, prog_name="newsletter") or 0)
     except click.UsageError as error:
         if error.ctx is not None and error.message == error.ctx.get_help():  # a command group by itself
             print(error.message)
@@ -68,7 +68,7 @@ def main() -> NoReturn:
     except click.ClickException as error:
         _complain(error.format_message(), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        _complain("interrupted; run it again to go on where it stopped", INTERRUPTED)
+        _complain(_INTERRUPTED, INTERRUPTED)
     except BrokenPipeError:
         _drop_output()
         sys.exit(FAILED)
@@ -81,6 +81,13 @@ def main() -> NoReturn:
         if isinstance(error, OSError):
             _drop_output()  # it may be the output's own fault, which would come again at the exit
         _complain(*said)
+
+
+def _finish(code: int) -> NoReturn:
+    sys.stdout.flush()  # here, where a reader that has gone away is no surprise
+    if code == INTERRUPTED:  # typer's own answer to Ctrl-C
+        _complain(_INTERRUPTED, INTERRUPTED)
+    sys.exit(code)
 
 
 def _ready_output() -> None:

@@ -53,7 +53,10 @@ def check(
         with Fetcher(fetch, user_agent=user_agent(site), clock=lambda: datetime.now(UTC)) as fetcher:
             found = look(url, fetcher)
     except CollectError as error:
-        print(f"newsletter: {error.url}: {error.what}", file=sys.stderr)
+        said = f"{error.url}: {error.what}" if error.url else error.what
+        print(
+            "newsletter:", "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said), file=sys.stderr
+        )
         raise typer.Exit(FAILED) from None
     if as_json:
         print_json(report.look_json(found))

@@ -4,6 +4,8 @@ Revision ID: 0002
 Revises: 0001
 """
 
+import hashlib
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -59,6 +61,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('name', name=op.f('pk_source'))
     )
     with op.batch_alter_table('batch', schema=None, recreate='always') as batch_op:
+        batch_op.add_column(sa.Column('turn', sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column('suspect_id', sa.Integer(), nullable=True))
         batch_op.create_index(batch_op.f('ix_batch_suspect_id'), ['suspect_id'], unique=False)
         batch_op.create_foreign_key(batch_op.f('fk_batch_suspect_id'), 'batch', ['suspect_id'], ['id'])
@@ -72,21 +75,26 @@ def upgrade() -> None:
 
 
 def _say_briefs_anew() -> None:
-    """Fill `page`, and make hashes of content anew: they leave out now what is absent."""
+    """Fill `page`, and make hashes of content anew: they leave out now what is absent.
+
+    The old hash of a revision is that of its stored text, so that a source with an older telling is known by it, too.
+    """
     connection = op.get_bind()
     rows = connection.execute(
         sa.text(
-            "SELECT brief.id, brief.url, brief.content_hash, brief_revision.content FROM brief "
-            "JOIN brief_revision ON brief_revision.brief_id = brief.id AND brief_revision.number = brief.revision"
+            "SELECT brief.id, brief.url, brief.revision, brief_revision.number, brief_revision.content FROM brief "
+            "JOIN brief_revision ON brief_revision.brief_id = brief.id"
         )
     ).all()
-    for brief_id, url, before, content in rows:
+    for brief_id, url, newest, number, content in rows:
+        before = hashlib.sha256(content.encode()).hexdigest()
         after = Brief.model_validate_json(content).content_hash
-        connection.execute(
-            sa.text("UPDATE brief SET page = :page, content_hash = :after WHERE id = :id"),
-            {"page": page_of(url) if url else None, "after": after, "id": brief_id},
-        )
         connection.execute(
             sa.text("UPDATE sighting SET content_hash = :after WHERE brief_id = :id AND content_hash = :before"),
             {"after": after, "id": brief_id, "before": before},
         )
+        if number == newest:
+            connection.execute(
+                sa.text("UPDATE brief SET page = :page, content_hash = :after WHERE id = :id"),
+                {"page": page_of(url) if url else None, "after": after, "id": brief_id},
+            )
