@@ -5,7 +5,9 @@ sentence a named link leaves its name, and a bare address stays, since the sente
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 Link = tuple[str | None, str]
 """A title (None where only the address is known) and an address."""
@@ -63,10 +65,11 @@ def mark(name: str, address: str) -> str:
     return f"{_MARK}{name}{_TO}{address}{_END}" if address else name
 
 
-def _links_in(text: str) -> list[_Found]:
+@lru_cache(maxsize=4)  # a text is asked whether it is a line of sources, and then for its links
+def _links_in(text: str) -> tuple[_Found, ...]:
     found: list[_Found] = []
     if _MARK not in text and not _LIKE_A_LINK.search(text):
-        return found  # most texts have none, and this is quick to see
+        return ()  # most texts have none, and this is quick to see
     for match in _LINK.finditer(text):
         address = match["there"] or match["target"] or match["bare"] or ""
         end = match.end()
@@ -80,7 +83,7 @@ def _links_in(text: str) -> list[_Found]:
         name = "" if re.fullmatch(r"\W?\d{1,3}", name) else name  # a footnote's number
         title = None if not name or bare or re.fullmatch(r"(?i)links?|source|here", name) else name
         found.append(_Found(match.start(), end, name, title, address, bare))
-    return found
+    return tuple(found)
 
 
 def _without_punctuation(address: str) -> str:
@@ -169,7 +172,7 @@ def take_links(text: str, *, citing: bool = True) -> tuple[str, tuple[Link, ...]
     return body, tuple((None if title == body else title, address) for title, address in (*links, *cited))
 
 
-def _tail(text: str, found: list[_Found]) -> tuple[int, list[Link]]:
+def _tail(text: str, found: Sequence[_Found]) -> tuple[int, list[Link]]:
     """Where the citations at the end of a text begin, and the links there; (its length, []) where it ends in words."""
     cut, cited = len(text), []
     end = len(text)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -78,6 +79,8 @@ _SIGN_UP = re.compile(
     r"|(?:click here to |newsletter )?(?:sign\s*[- ]?up|subscribe)(?: here| now| today)?)",
     re.IGNORECASE,
 )
+# A heading is asked about again and again while one brief is read. Pure, so its answers may be kept; a few are enough.
+_remembered = lru_cache(maxsize=128)
 _TERMINAL = re.compile(r"[.!?…,;。！？][\"'”’»)\]]*$")
 _HEADING_WORDS, _STRONG_WORDS = 9, 14
 _PROSE = re.compile(  # words that a sentence has and a label has not
@@ -108,6 +111,7 @@ _SMALL_STARTS = frozenset(
 )
 
 
+@_remembered
 def plain_heading(text: str) -> str:
     """A heading's words: without marks of Markdown, a bullet, a number, brackets around it or a colon after it."""
     text = re.sub(r"^(?:[#>•▪●*+-]+\s+|\(?\d{1,2}[.)]\s+)+", "", text.strip())
@@ -120,36 +124,43 @@ def plain_heading(text: str) -> str:
     return text.strip()
 
 
+@_remembered
 def is_narrative(heading: str) -> bool:
     """True for "Pro-harbour narrative", "Narrative A", "Narrative: Pro-harbour", "Nerd narrative"."""
     return not is_group(heading) and any(p.fullmatch(heading) for p in (_NARRATIVE, _STRONG, _LABELLED))
 
 
+@_remembered
 def is_forecast(heading: str) -> bool:
     """True for "Nerd narrative", "Forecast"."""
     return bool(_NERD.match(heading))
 
 
+@_remembered
 def is_split(heading: str) -> bool:
     """True for "Establishment split", "Split: establishment"."""
     return bool(_SPLIT.fullmatch(heading)) and not _NARRATIVE.fullmatch(heading)
 
 
+@_remembered
 def is_facts(heading: str) -> bool:
     """True for "Facts", "Key facts", "What we know"."""
     return bool(_FACTS.fullmatch(heading))
 
 
+@_remembered
 def is_group(heading: str) -> bool:
     """True for a heading over headings, such as "Narratives": it opens nothing by itself."""
     return bool(_GROUP.fullmatch(heading))
 
 
+@_remembered
 def is_strong(heading: str) -> bool:
     """True for a heading that nobody would write as a sentence or headline: "Pro-harbour narrative"."""
     return bool(_STRONG.fullmatch(heading)) and len(heading.split()) <= _STRONG_WORDS and heading[0] != "t"
 
 
+@_remembered
 def looks_like_heading(text: str) -> bool:
     """Whether the words of a line without any mark make a heading of a brief, as far as words can tell."""
     text = plain_heading(text)
