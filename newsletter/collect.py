@@ -152,8 +152,15 @@ def _names(prefix: str, read: formats.Reading) -> list[str]:
             turn += 1
             name = f"{whole}-{turn}"
         given.add(name)
-        names.append(f"{prefix}{name}"[:_LONGEST_NAME])
+        names.append(_fitting(f"{prefix}{name}"))
     return names
+
+
+def _fitting(name: str) -> str:
+    """A name that fits its column. Of one too long the end is hashed, so that two such names stay two."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 25]}-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
 
 
 def _files(folder: Path) -> list[Path]:

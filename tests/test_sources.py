@@ -194,6 +194,16 @@ def test_briefs_of_one_slug_get_names_of_their_own(desk: Desk, wire: Wire) -> No
         assert len(store.candidates(session, "daily", ["api"])) == 3
 
 
+def test_long_addresses_that_begin_alike_are_names_of_two_stories(desk: Desk, wire: Wire) -> None:
+    url = "https://desk.example.org/story?key=" + "x" * 600
+    told = [{"headline": f"News {n}", "url": f"{url}{n}", "facts": [{"text": f"Fact {n}."}]} for n in range(2)]
+    wire.pages["/api"] = Page(json.dumps({"briefs": told}).encode())
+    newsroom = sources(desk, wire, api="json:/api")
+    newsroom.collect()
+    with reading(newsroom.engine) as session:
+        assert len(store.candidates(session, "daily", ["api"])) == 2
+
+
 def test_a_daily_column_at_one_page_is_another_story_each_day(desk: Desk, wire: Wire) -> None:
     newsroom = sources(desk, wire, feed="/feed")
     desk.people(newsroom, 1)
