@@ -76,7 +76,11 @@ def _source(account: SourceAccount) -> Finding:
         return Finding(ok=False, what=f"{what}: failed {_times(fared.failures)}, the last time: {fared.error}")
     faults = f", {len(fared.faults)} or more not readable" if fared.faults else ""
     read = f"read {fared.succeeded_at:%Y-%m-%d %H:%M} UTC" if fared.succeeded_at else "not read"
-    return Finding(ok=not faults, what=f"{what}: {read}, {fared.briefs} briefs{faults}")
+    return Finding(ok=not faults, what=f"{what}: {read}, {_briefs(fared.briefs)}{faults}")
+
+
+def _briefs(count: int | None) -> str:
+    return "1 brief" if count == 1 else f"{count or 0} briefs"
 
 
 def _times(count: int) -> str:

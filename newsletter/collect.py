@@ -11,8 +11,9 @@ import hashlib
 import queue
 import stat
 import threading
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ from newsletter import __version__, formats, shelf
 from newsletter.brief import Brief, is_day, page_of
 from newsletter.errors import BriefError, CollectError
 from newsletter.fetch import Fetched, Fetcher, FetchError, Validators
+from newsletter.formats.beside import Reader
 from newsletter.models import Sighting, SourceRecord, Verdict
 from newsletter.settings import Endpoint, Feed, Folder, Newsletter
 from newsletter.shelf import Found, Shelf
@@ -37,6 +39,8 @@ FIRST_WAIT = timedelta(minutes=1)  # after the second failure in a row; then it 
 LONGEST_WAIT = timedelta(hours=6)
 _AT_ONCE = 50  # briefs a transaction, so that no write lock is held past the 250 ms that other processes count on
 _HOSTS_AT_ONCE = 8
+_WORTH_A_PROCESS = 5  # sources asked: to start a process takes as long as to read ten feeds
+_READ_AHEAD = 2  # answers
 _LOOK_AGAIN = 0.2  # seconds
 _LONGEST_NAME = 500  # as `Sighting.guid`
 _FAULTS_KEPT = 5  # of a reading, to be told again while the source stays as it is
@@ -87,13 +91,15 @@ def collect(
             collected[name] = Collected(name, error=CollectError(name, source.url, _left_alone(record, until)))
         else:
             due[name] = source
-    for name, answer in _ask(due, records, fetcher):
+    for name, answer, read in _read_beside(_ask(due, records, fetcher), due, records, fetcher.largest_bytes):
         source = due[name]
         record = same_place(records.get(name), source)
         if isinstance(answer, FetchError):
             collected[name] = _failed(engine, name, source, answer.what, retry_after=answer.retry_after, now=now)
+        elif read is None:
+            collected[name] = _unchanged(engine, name, record, answer, now)
         else:
-            collected[name] = _take(engine, name, source, record, answer, before[name], fetcher.largest_bytes, now)
+            collected[name] = _take(engine, name, source, answer, read, before[name], now)
     return [collected[name] for name in sources]
 
 
@@ -262,26 +268,73 @@ def _ask_one(source: Feed | Endpoint, record: SourceRecord | None, fetcher: Fetc
         return FetchError(f"could not be asked: {error!r}")
 
 
-def _take(  # noqa: PLR0917 # what is asked, what is known of it, and what it said
+def _read_beside(
+    answers: Iterator[tuple[str, Answer]],
+    sources: Mapping[str, Feed | Endpoint],
+    records: Mapping[str, SourceRecord],
+    largest: int,
+) -> Iterator[tuple[str, Answer, formats.Reading | None]]:
+    """Read the answers that are new while others are awaited or recorded; None for one that says what it said before.
+
+    Many are read in a process of their own. Never more than a few wait in memory.
+    """
+    reader = Reader() if len(sources) >= _WORTH_A_PROCESS else None
+    read = reader.read if reader else formats.read
+
+    def reading_of(name: str, answer: Answer) -> formats.Reading | None:
+        if isinstance(answer, FetchError) or _is_known(same_place(records.get(name), sources[name]), answer):
+            return None
+        return read(answer.body or b"", name, base=answer.url, charset=answer.charset, largest=largest)
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="read")
+    waiting: deque[tuple[str, Answer, Future[formats.Reading | None]]] = deque()
+    try:
+        for name, answer in answers:
+            waiting.append((name, answer, pool.submit(reading_of, name, answer)))
+            while waiting and (len(waiting) > _READ_AHEAD or waiting[0][2].done()):
+                first = waiting.popleft()
+                yield first[0], first[1], first[2].result()
+        for first in waiting:
+            yield first[0], first[1], first[2].result()
+    finally:
+        if reader:
+            reader.close()  # first: what is being read has nobody to take it any more
+        pool.shutdown(cancel_futures=True)
+
+
+def _digest(answer: Fetched) -> str | None:
+    return hashlib.sha256(answer.body).hexdigest() if answer.body is not None else None
+
+
+def _is_known(record: SourceRecord | None, answer: Fetched) -> bool:
+    """Whether a source says what it said before, as its server or its bytes have it."""
+    same = answer.body is None or (record and record.reader == __version__ and record.body_hash == _digest(answer))
+    return record is not None and bool(same)
+
+
+def _moved(name: str, answer: Fetched) -> list[str]:
+    return [f"{name}: has moved for good to {answer.moved}: name that in the configuration"] if answer.moved else []
+
+
+def _unchanged(engine: Engine, name: str, record: SourceRecord | None, answer: Fetched, now: datetime) -> Collected:
+    """Put on record that a source says what it said before."""
+    assert record is not None  # `_is_known`
+    with transaction(engine) as session:
+        shelf.source_unchanged(session, name, answer.validators.etag, answer.validators.last_modified, now)
+    remarks = (*_moved(name, answer), *(f"{fault} (as last time)" for fault in record.faults))
+    return Collected(name, record.briefs or 0, remarks=remarks, unchanged=True)
+
+
+def _take(  # noqa: PLR0917 # what is asked, what it said, and what is known of it
     engine: Engine,
     name: str,
     source: Feed | Endpoint,
-    record: SourceRecord | None,
     answer: Fetched,
+    read: formats.Reading,
     before: Mapping[str, Sighting],
-    largest: int,
     now: datetime,
 ) -> Collected:
     """Put on record what a source answered: its briefs, and how it fared. `before` is what it had given until then."""
-    moved = [f"{name}: has moved for good to {answer.moved}: name that in the configuration"] if answer.moved else []
-    digest = hashlib.sha256(answer.body).hexdigest() if answer.body is not None else None
-    same = digest is None or (record is not None and record.reader == __version__ and record.body_hash == digest)
-    if record is not None and same:
-        with transaction(engine) as session:
-            shelf.source_unchanged(session, name, answer.validators.etag, answer.validators.last_modified, now)
-        remarks = (*moved, *(f"{fault} (as last time)" for fault in record.faults))
-        return Collected(name, record.briefs or 0, remarks=remarks, unchanged=True)
-    read = formats.read(answer.body or b"", name, base=answer.url, charset=answer.charset, largest=largest)
     if read.faults and not read.briefs:
         return _failed(engine, name, source, read.faults[0].what, now=now)
     found = list(zip(_names("", read), read.briefs, strict=True))
@@ -292,7 +345,7 @@ def _take(  # noqa: PLR0917 # what is asked, what is known of it, and what it sa
         reader=__version__,
         etag=None if overtaken else answer.validators.etag,
         last_modified=None if overtaken else answer.validators.last_modified,
-        body_hash=None if overtaken else digest,
+        body_hash=None if overtaken else _digest(answer),
         briefs=len(found),
         faults=[str(fault) for fault in read.faults[:_FAULTS_KEPT]],
         asked_at=now,
@@ -300,7 +353,7 @@ def _take(  # noqa: PLR0917 # what is asked, what is known of it, and what it sa
     )
     with transaction(engine) as session:  # last: killed before it, the source is asked and read again
         shelf.source_read(session, fared)
-    return Collected(name, len(found), new, revised, read.faults, (*moved, *read.remarks))
+    return Collected(name, len(found), new, revised, read.faults, (*_moved(name, answer), *read.remarks))
 
 
 def _failed(

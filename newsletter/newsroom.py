@@ -293,7 +293,6 @@ class Newsroom:
         consent: bool = False,
         actor: str = "program",
         report: Callable[[Progress], None] = lambda progress: None,  # noqa: ARG005 # nobody watches
-        drafted: Callable[[Draft], None] = lambda draft: None,  # noqa: ARG005 # the same
     ) -> Sent:
         """Send the edition of a slot, once, to everybody who should get it; go on where an earlier run stopped.
 
@@ -314,7 +313,6 @@ class Newsroom:
             if not consent:
                 self._ask_before_freezing(name, slot)
             draft = self.draft(name, slot)
-            drafted(draft)
             record = self._write(name, draft)
             if record.frozen_at is not None:
                 draft = None  # another process was quicker: what goes out is its draft

@@ -4,6 +4,10 @@ Also what `send --sandbox` and `provider receive` refuse.
 """
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from newsletter import guard
 from newsletter.newsroom import Newsroom
 from tests import test_cli, test_sources
 from tests.conftest import Desk
+from tests.feed_server import FeedServer
 from tests.test_cli import Command
 from tests.test_sources import STRUCTURED, Page, Wire, entry, rss, sources
 
@@ -481,7 +486,7 @@ def test_doctor_minds_entries_that_could_not_be_read(run: Command, desk: Desk, w
     sources(desk, wire, feed="/feed").collect()
     done = run("doctor")
     assert done.code == 1
-    said = f"source feed: {wire.url('/feed')}: read 2026-11-23 08:00 UTC, 1 briefs, 1 or more not readable"
+    said = f"source feed: {wire.url('/feed')}: read 2026-11-23 08:00 UTC, 1 brief, 1 or more not readable"
     assert f"BAD   {said}\n" in done.out
 
 
@@ -544,3 +549,19 @@ def test_the_outbox_tells_nothing_afterwards(run: Command, desk: Desk, options: 
     assert run("provider", "receive", "-", *options, stdin=b"[]").mistake == said
     assert run("provider", "events").out == "no events on record\n"
     assert run("provider", "events", "--json").json == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_collecting_at_once_whatever_a_server_does(desk: Desk) -> None:
+    with FeedServer() as server:
+        server.answers["/feed"] = lambda connection: None if server.over.wait(60) else None
+        text = desk.file.read_text() + '[fetch]\nallow_networks = ["127.0.0.0/8"]\n'
+        desk.file.write_text(text + f'[sources.slow]\nkind = "feed"\nurl = "{server.url("/feed")}"\n')
+        newsletter = str(Path(sys.executable).parent / "newsletter")
+        process = subprocess.Popen([newsletter, "collect"], stderr=subprocess.PIPE, text=True, cwd=desk.folder)
+        while not server.requests:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (130, "newsletter: interrupted; run it again to go on where it stopped\n")

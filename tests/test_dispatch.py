@@ -21,10 +21,12 @@ from sqlmodel import col
 from newsletter import dispatch, ledger, store
 from newsletter.checkup import examine
 from newsletter.dispatch import Dispatcher, allowed, back_off, settle
+from newsletter.drafting import Draft
 from newsletter.edition import AttemptId, DeliveryId, Event, Finding, Message, Receipt, Recipient, Result
 from newsletter.errors import EditionError, OutcomeUnknown, ProviderRefused, Throttled, Unreachable, WebhookRejected
 from newsletter.models import BatchState, EditionRecord, EditionState, Outcome
 from newsletter.newsroom import Newsroom
+from newsletter.schedule import Slot
 from subscribers import Reason, Subscriber, find, leave, parse, reading, suppress, transaction
 from tests.conftest import Clock, Desk
 
@@ -789,20 +791,25 @@ def test_what_ended_a_call_early_speaks_for_those_it_left_over() -> None:
     assert (refused.later, refused.pause) == ([2, 3], "p refuses: revoked")
 
 
-def test_a_second_slot_started_meanwhile_is_seen_inside_the_freeze(desk: Desk) -> None:
+def test_a_second_slot_started_meanwhile_is_seen_inside_the_freeze(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     newsroom = desk.open()
     other = desk.open()
     desk.brief("harbour")
     desk.people(newsroom, 2)
     started: list[str] = []
+    drafting = Newsroom.draft
 
-    def meanwhile(draft: object) -> None:
+    def meanwhile(self: Newsroom, name: str, slot: Slot) -> Draft:
+        draft = drafting(self, name, slot)
         if not started:
             started.append("other")
             other.send("daily", "2026-11-23T06:30", consent=True)
+        return draft
+
+    monkeypatch.setattr(Newsroom, "draft", meanwhile)
 
     with pytest.raises(EditionError, match="from the edition of 2026-11-23T06:30"):
-        newsroom.send("daily", drafted=meanwhile)
+        newsroom.send("daily")
     assert len(desk.mails) == 2
 
 

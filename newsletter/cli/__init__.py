@@ -11,6 +11,7 @@ they share is `_shell`.
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -122,4 +123,9 @@ def _said_elsewhere(error: Exception) -> tuple[str, int] | None:
 
 def _complain(what: str, code: int) -> NoReturn:
     print(f"newsletter: {' '.join(what.split())}", file=sys.stderr)
+    if code == INTERRUPTED:  # at once: a thread that waits for a server would hold up the exit until it answers
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
