@@ -17,7 +17,7 @@ A whole batch's result is its own row's state; a delivery's `outcome` is written
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import JSON, Column, Index, Text, UniqueConstraint
+from sqlalchemy import JSON, Column, ForeignKey, Index, Text, UniqueConstraint
 from sqlmodel import Field, col
 
 from newsletter.edition import EventKind
@@ -94,6 +94,56 @@ class EventRecord(Table, table=True):
     address: str | None = Field(default=None, max_length=320)  # NULL unless `delivery` is
     reason: str | None = Field(default=None, max_length=300)  # holds no address
     machine: bool = False  # opened by a mail client's prefetch
+
+
+class NoticeKind(StrEnum):
+    """What a notice says. Each is a folder of templates."""
+
+    CONFIRM = "confirm"  # somebody asked for this address to join: the link that says yes
+    ALREADY = "already"  # they asked, and are in already
+    LINK = "link"  # the fresh link to their own preferences and rights
+    CHANGE = "change"  # to a new address: the link that says yes to it
+    CHANGED = "changed"  # to the old address: it was changed
+    WELCOME = "welcome"  # they have joined, and this is the latest edition
+
+
+class NoticeState(StrEnum):
+    """Where a notice stands. It may be mailed twice where a process dies in the call: it repeats nothing but itself."""
+
+    PENDING = "pending"  # due at `due_at`
+    CALLING = "calling"  # in a process's hands until `lease_until`, pending again after it
+    DONE = "done"  # the provider took it
+    REFUSED = "refused"  # the provider refused it for good, or too many tries failed
+    DROPPED = "dropped"  # it must not or need not be mailed any more; `note` says why
+
+
+class Notice(Table, table=True):
+    """A mail outside any edition, to one person who asked for it."""
+
+    __tablename__ = "notice"
+    __table_args__ = (Index("ix_notice_state_due_at", "state", "due_at"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    kind: NoticeKind = Field(sa_column=Column(choice(NoticeKind), nullable=False))
+    subscriber_id: int = Field(
+        sa_column=Column(ForeignKey("subscriber.id", ondelete="CASCADE"), nullable=False, index=True)
+    )
+    about_id: int  # what its link acts on: a subscription, a subscriber or a change of address, as its kind says
+    address: str | None = Field(default=None, max_length=254)  # NULL: the one on file when it is mailed
+    newsletter: str = Field(max_length=30)  # whose sender it comes from
+    list_slug: str | None = Field(default=None, max_length=64)  # NULL: of no single list
+    language: str | None = Field(default=None, max_length=35)  # NULL: the newsletter's
+    created_at: datetime = Field(sa_type=Instant)
+    due_at: datetime = Field(sa_type=Instant)
+    state: NoticeState = Field(
+        default=NoticeState.PENDING, sa_column=Column(choice(NoticeState), nullable=False)
+    )
+    tries: int = 0
+    lease_until: datetime | None = Field(default=None, sa_type=Instant)
+    attempt: str | None = Field(default=None, max_length=32)  # of the latest call; NULL: none yet
+    provider_id: str | None = Field(default=None, max_length=200)
+    note: str | None = Field(default=None, max_length=500)  # the latest error, scrubbed
+    done_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
 class Instance(Table, table=True):

@@ -37,6 +37,7 @@ from subscribers import AddressError, parse
 
 DEFAULT_FILE = Path("newsletter.toml")
 SECRET_VARIABLE = "NEWSLETTER_SECRET"  # noqa: S105 # a variable's name
+ERASURE_VARIABLE = "NEWSLETTER_ERASURE_KEY"
 SENDGRID_VARIABLE = "SENDGRID_API_KEY"
 _SECRET_CHARACTERS = 32  # 32 characters of base64 are 192 bits; NIST SP 800-107r1 asks 112 of an HMAC key
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -291,6 +292,24 @@ class DispatchLimits(_Table):
     lease: Duration = Field(default=timedelta(minutes=5), ge=timedelta(seconds=1))
 
 
+class Subscribers(_Table):
+    """[subscribers]: how long what is asked stands, what is kept of it, and how much may be asked."""
+
+    request_lasts: Duration = Field(default=timedelta(days=7), ge=timedelta(hours=1))
+    keep_origin: Duration = timedelta(days=90)
+    fastest_form: Duration = Field(default=timedelta(seconds=2), le=timedelta(minutes=1))
+    requests_per_address: int = Field(default=3, ge=1)  # an hour
+    requests_per_network: int = Field(default=20, ge=1)  # an hour
+    requests_per_domain: int = Field(default=300, ge=1)  # an hour
+    invites_per_hour: int = Field(default=500, ge=1)
+
+
+class Web(_Table):
+    """[web]: the pages that people meet."""
+
+    trusted_proxies: Networks = ()
+
+
 class Newsletter(_Table):
     """[newsletters.ID]: one recurring publication. The ID is for good: editions are counted under it."""
 
@@ -299,6 +318,7 @@ class Newsletter(_Table):
     sender: Mailbox = Field(alias="from")
     reply_to: Mailbox | None = None
     list_id: ListId | None = None
+    leave_mailbox: Mailbox | None = None
     postal_address: str | None = None
     schedule: Crons = Field(default=("0 7 * * *",), min_length=1)
     zone: Zone = "UTC"
@@ -335,9 +355,12 @@ class Settings(_Table):
     fetch: Fetch = Fetch()
     templates: Templates = Templates()
     dispatch: DispatchLimits = DispatchLimits()
+    subscribers: Subscribers = Subscribers()
+    web: Web = Web()
     newsletters: dict[Id, Newsletter] = Field(min_length=1)
     file: Path = Field(default=DEFAULT_FILE, exclude=True)
     secret: SecretStr | None = Field(default=None, exclude=True)
+    erasure_key: SecretStr | None = Field(default=None, exclude=True)
 
     @classmethod
     def load(cls, file: Path, environ: Mapping[str, str]) -> Self:
@@ -352,11 +375,12 @@ class Settings(_Table):
         _refuse_unknown(cls, raw, (), file, text)
         folder = file.absolute().parent
         dotenv = _dotenv(folder / ".env")
-        secret = (environ.get(SECRET_VARIABLE) or dotenv.get(SECRET_VARIABLE) or "").strip()
-        if secret and len(secret) < _SECRET_CHARACTERS:
-            raise ConfigurationError(f"{SECRET_VARIABLE}: expected at least {_SECRET_CHARACTERS} characters")
+        secret, erasure_key = (
+            _secret(name, environ.get(name) or dotenv.get(name)) for name in (SECRET_VARIABLE, ERASURE_VARIABLE)
+        )
+        known = {"file": file.absolute(), "secret": secret, "erasure_key": erasure_key}
         try:
-            settings = cls.model_validate({**raw, "file": file.absolute(), "secret": secret or None})
+            settings = cls.model_validate({**raw, **known})
         except ValidationError as error:
             raise _as_configuration_error(error, file, text) from None
         settings._check_names(text)  # noqa: SLF001 # its own class
@@ -392,6 +416,24 @@ class Settings(_Table):
                 "(newsletter init writes one)"
             )
         return self.secret.get_secret_value().encode()
+
+    @property
+    def erasure_secret(self) -> bytes | None:
+        """The key that erased people's addresses are hashed with, None where there is none."""
+        return self.erasure_key.get_secret_value().encode() if self.erasure_key else None
+
+    def need_erasure_secret(self) -> bytes:
+        """The same. Raises ConfigurationError where there is none."""
+        if (secret := self.erasure_secret) is None:
+            raise ConfigurationError(
+                f"{ERASURE_VARIABLE} is not set: put a random text of {_SECRET_CHARACTERS} characters or more into the "
+                f"environment or into .env beside {self.file.name}, keep it with your backups, and never change it"
+            )
+        return secret
+
+    def newsletter_of_list(self, slug: str) -> str | None:
+        """The first newsletter that goes to a list, None where none does."""
+        return next((name for name, newsletter in self.newsletters.items() if slug in newsletter.lists), None)
 
     def _check_names(self, text: str) -> None:
         for name, newsletter in self.newsletters.items():
@@ -454,6 +496,13 @@ def _text_of(file: Path) -> str:
         raise ConfigurationError("expected UTF-8 text", file=file, line=line) from None
     except OSError as error:
         raise ConfigurationError(f"cannot be read: {error.strerror}", file=file) from None
+
+
+def _secret(variable: str, given: str | None) -> str | None:
+    secret = (given or "").strip()
+    if secret and len(secret) < _SECRET_CHARACTERS:
+        raise ConfigurationError(f"{variable}: expected at least {_SECRET_CHARACTERS} characters")
+    return secret or None
 
 
 def _dotenv(file: Path) -> Mapping[str, str | None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from newsletter import people
 from newsletter.errors import ConfigurationError
 from newsletter.newsroom import Newsroom
-from newsletter.settings import SECRET_VARIABLE, Settings
+from newsletter.settings import ERASURE_VARIABLE, SECRET_VARIABLE, Settings
 
 SAMPLE_READER = "Sample Reader <reader@example.com>"
 
@@ -71,12 +71,17 @@ def start(directory: Path, *, actor: str) -> Iterator[str]:
     for name, content in samples:
         _write_new(directory / "briefs" / name, content)
     env = directory / ".env"
-    secret = f"# Secrets. Keep this file out of version control.\n{SECRET_VARIABLE}={secrets.token_urlsafe(32)}\n"
+    secret = (
+        f"# Secrets. Keep this file out of version control, and in your backups.\n"
+        f"{SECRET_VARIABLE}={secrets.token_urlsafe(32)}\n"
+        f"# Never change this one: erased people are known by it, so that no import mails them again.\n"
+        f"{ERASURE_VARIABLE}={secrets.token_urlsafe(32)}\n"
+    )
     fresh = _write_new(env, secret.encode(), mode=0o600)
     _write_new(file, _TOML.encode())  # last, so that what failed before it can simply be run again
     yield f"{file}: the configuration, commented"
     if fresh:
-        yield f"{env}: a fresh secret, readable by you only"
+        yield f"{env}: fresh secrets, readable by you only"
     yield f"{directory / 'briefs'}: {len(samples)} sample briefs"
     with Newsroom.open(Settings.load(file, {})) as newsroom:
         people.add(

@@ -7,6 +7,8 @@
         TokenError          a link that is expired, damaged or not ours
         UnknownList         there is no list of that name
         NotAllowed          the person's own earlier word stands against it (suppressed, unsubscribed)
+        ErasureKeyError     people were erased, and the key they were erased with is not at hand
+        TransferError       a file cannot be imported as a whole; the sentence says what was expected
 
 Their sentences name no address, so that a log may hold them.
 """
@@ -34,3 +36,16 @@ class UnknownList(SubscriberError):
 
 class NotAllowed(SubscriberError):
     """The person's own earlier word, or their mailbox's, stands against it."""
+
+
+class ErasureKeyError(SubscriberError):
+    """People were erased, and without the key they were erased with nobody can tell whether a person is one of them."""
+
+    def __init__(self, *, missing: bool) -> None:
+        self.missing = missing
+        what = "it is not set" if missing else "this is another one"
+        super().__init__(f"people were erased with a key of their own, and {what}: take it from the backup")
+
+
+class TransferError(SubscriberError):
+    """A file cannot be imported as a whole."""

@@ -29,15 +29,15 @@ from tests.conftest import CONFIGURATION
 NEXT = '''\
 """A column more, on a table that others name.
 
-Revision ID: 0003
-Revises: 0002
+Revision ID: 0004
+Revises: 0003
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -72,9 +72,9 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the installed program were one revision further."""
     scripts = tmp_path / "scripts"
     shutil.copytree(migrations.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0003_next.py").write_text(NEXT)
+    (scripts / "versions" / "0004_next.py").write_text(NEXT)
     monkeypatch.setattr(migrations, "SCRIPTS", scripts)
-    monkeypatch.setattr(migrations, "HEAD", "0003")
+    monkeypatch.setattr(migrations, "HEAD", "0004")
 
 
 def _populated(folder: Path) -> Path:
@@ -83,7 +83,8 @@ def _populated(folder: Path) -> Path:
         pass
     with closing(sqlite3.connect(folder / "newsletter.db")) as connection:
         connection.executescript("""
-            INSERT INTO mailing_list VALUES (1, 'daily', 'Daily', '2026-11-23 08:00:00');
+            INSERT INTO mailing_list (id, slug, name, description, public, opt_in, welcome, created_at)
+                VALUES (1, 'daily', 'Daily', '', 1, 'double', 0, '2026-11-23 08:00:00');
             INSERT INTO subscriber (id, address, key, link, created_at)
                 VALUES (1, 'ada@example.org', 'ada@example.org', 'x', '2026-11-23 08:00:00');
             INSERT INTO subscription VALUES (1, 1, 1, 'confirmed', '2026-11-23 08:00:00');
@@ -170,16 +171,16 @@ with Newsroom.open(Settings.load(Path(sys.argv[1]), {})) as newsroom:
 def test_an_older_database_is_copied_before_it_is_changed_and_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "desk").mkdir()
     with pytest.MonkeyPatch.context() as before:
-        before.setattr(migrations, "HEAD", "0002")
+        before.setattr(migrations, "HEAD", "0003")
         before.setattr(migrations, "SCRIPTS", Path(migrations.__file__).parent)
         file = _populated(tmp_path / "desk")
     with Newsroom.open(_settings(tmp_path / "desk")) as newsroom:
         backup = newsroom.backup
         with newsroom.engine.connect() as connection:
-            assert migrations.version(connection) == "0003"
+            assert migrations.version(connection) == "0004"
             assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1, "on again"
             assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
-    assert backup == tmp_path / "desk" / "newsletter.db.before-0003-from-0002"
+    assert backup == tmp_path / "desk" / "newsletter.db.before-0004-from-0003"
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     for copy in (file, backup):
         assert (_count(copy, "subscriber"), _count(copy, "subscription")) == (1, 1), "no cascade emptied anything"
@@ -194,7 +195,7 @@ def test_a_second_process_does_not_write_the_changed_database_over_the_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.MonkeyPatch.context() as before:
-        before.setattr(migrations, "HEAD", "0002")
+        before.setattr(migrations, "HEAD", "0003")
         before.setattr(migrations, "SCRIPTS", Path(migrations.__file__).parent)
         file = _populated(tmp_path)
     first, second = connect(f"sqlite:///{file}"), connect(f"sqlite:///{file}")
@@ -210,8 +211,8 @@ def test_a_second_process_does_not_write_the_changed_database_over_the_copy(
 
     monkeypatch.setattr(migrations, "version", slow)
     assert migrations.upgrade(second) is None
-    assert overtaken == [tmp_path / "newsletter.db.before-0003-from-0002"]
-    assert "pronoun" not in str(_schema(tmp_path / "newsletter.db.before-0003-from-0002")["subscriber"])
+    assert overtaken == [tmp_path / "newsletter.db.before-0004-from-0003"]
+    assert "pronoun" not in str(_schema(tmp_path / "newsletter.db.before-0004-from-0003")["subscriber"])
     first.dispose()
     second.dispose()
 
@@ -219,11 +220,11 @@ def test_a_second_process_does_not_write_the_changed_database_over_the_copy(
 @pytest.mark.usefixtures("next_version")
 def test_a_change_that_fails_half_way_leaves_the_database_as_it_was(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as before:
-        before.setattr(migrations, "HEAD", "0002")
+        before.setattr(migrations, "HEAD", "0003")
         before.setattr(migrations, "SCRIPTS", Path(migrations.__file__).parent)
         file = _populated(tmp_path)
     schema = _schema(file)
-    script = migrations.SCRIPTS / "versions" / "0003_next.py"
+    script = migrations.SCRIPTS / "versions" / "0004_next.py"
     script.write_text(NEXT + '    op.execute("SELECT no_such_function()")\n')
     with pytest.raises(ConfigurationError, match="no such function"):
         Newsroom.open(_settings(tmp_path))
@@ -240,7 +241,7 @@ def _versioned(file: Path, version: str) -> None:
 @pytest.mark.parametrize(
     ("version", "says"),
     [
-        ("9000", "is at 9000, made by a newer newsletter; this one knows 0002"),
+        ("9000", "is at 9000, made by a newer newsletter; this one knows 0003"),
         ("0000", "'0000'"),
         ("ab12cd34ef56", "holds tables that are not ours"),
     ],
@@ -310,7 +311,7 @@ def test_briefs_of_the_first_version_are_recognised_after_the_change(
 ) -> None:
     """0002 gives each brief its page and hashes its content anew: else every brief on record would be a revision."""
     scripts = tmp_path / "scripts"
-    shutil.copytree(migrations.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__", "0002*"))
+    shutil.copytree(migrations.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__", "0002*", "0003*"))
     (tmp_path / "desk").mkdir()
     file = tmp_path / "desk" / "newsletter.db"
     with monkeypatch.context() as before:
