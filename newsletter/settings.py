@@ -304,7 +304,7 @@ class Subscribers(_Table):
     invites_per_hour: int = Field(default=500, ge=1)
 
 
-class Web(_Table):
+class Pages(_Table):
     """[web]: the pages that people meet."""
 
     trusted_proxies: Networks = ()
@@ -356,7 +356,7 @@ class Settings(_Table):
     templates: Templates = Templates()
     dispatch: DispatchLimits = DispatchLimits()
     subscribers: Subscribers = Subscribers()
-    web: Web = Web()
+    web: Pages = Pages()
     newsletters: dict[Id, Newsletter] = Field(min_length=1)
     file: Path = Field(default=DEFAULT_FILE, exclude=True)
     secret: SecretStr | None = Field(default=None, exclude=True)
