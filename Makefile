@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint bench golden lock clean
+.PHONY: demo test lint bench golden words lock clean
 
 # The main job on sample briefs and sample subscribers, into a folder. Run it again: nothing goes out twice.
 demo: .venv/installed
@@ -28,6 +28,13 @@ bench: .venv/installed-dev
 # Rewrite the expected outputs of the golden tests. Read the difference before you commit it.
 golden: .venv/installed-dev
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests -k "golden or generated"
+
+# Collect the words of pages and notices, and bring them into each language's catalog: translate what is empty there.
+words: .venv/installed
+	$(BIN)/pybabel --quiet extract --mapping-file pyproject.toml --sort-output --add-location file --no-wrap --omit-header --output-file newsletter/locale/messages.pot .
+	@for language in ar de; do \
+		$(BIN)/pybabel --quiet update --locale $$language --input-file newsletter/locale/messages.pot --output-file newsletter/locale/$$language.po --no-wrap --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date; \
+	done
 
 .venv/installed: requirements.lock pyproject.toml
 	@echo "installing into .venv (once)"

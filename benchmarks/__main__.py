@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.collecting import ENTRIES, FEEDS, collect_twice
 from benchmarks.personalizations import build_requests
+from benchmarks.transfers import transfer
 from newsletter import compile as compiler
 from newsletter import formats, markup
 from newsletter.edition import Contents, DeliveryId, Message, Recipient, Sender
@@ -223,6 +224,21 @@ def requesting() -> None:
     row("the package's Mail, the same request", f"{theirs:.1f} ms", f"we are {theirs / cold:.0f} times as fast")
 
 
+def transferring() -> None:
+    """Import a million people twice, and export them, as whole commands, while another process writes beside them."""
+    print("importing and exporting 1,000,000 people into SQLite, as whole processes, beside a process that writes")
+    found = transfer()
+    for run, target in (("first", "at least 50,000 rows/s"), ("second", "at least 50,000 rows/s")):
+        one = found[run]
+        row(f"{run} import, {one['seconds']:.1f} s", f"{one['rows_a_second']:,.0f} rows/s", target)
+        row("  longest write lock", f"{one['longest_lock_ms']:.0f} ms", "at most 250 ms")
+        row("  longest wait of the other's write", f"{one['longest_wait_ms']:.0f} ms", "under 1,000 ms")
+        row("  memory", f"{one['megabytes']:.0f} MB", "under 200 MB")
+    one = found["export"]
+    row("export as CSV", f"{one['rows_a_second']:,.0f} rows/s", "at least 150,000 rows/s")
+    row("  memory", f"{one['megabytes']:.0f} MB", "under 200 MB")
+
+
 def main() -> None:
     """Print everything; with an argument, be the process whose memory is measured."""
     if sys.argv[1:] == ["compile"]:
@@ -236,6 +252,7 @@ def main() -> None:
     whole_job()
     requesting()
     collecting()
+    transferring()
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ from newsletter.brief import Brief, Citation, Fact, Forecast, Narrative
 from newsletter.drafting import compile_edition
 from newsletter.edition import Finding
 from newsletter.errors import CompileError, ConfigurationError, EditionError
+from newsletter.models import NoticeKind
 from newsletter.newsroom import Newsroom, SourceAccount
-from newsletter.settings import SECRET_VARIABLE, Folder, Newsletter, Settings
-from subscribers import reading, transaction
+from newsletter.notices import message_of
+from newsletter.settings import ERASURE_VARIABLE, SECRET_VARIABLE, Folder, Newsletter, Settings
+from subscribers import ErasureKeyError, judge_erasures, reading, transaction
 
 _EDITIONS_LOOKED_AT = 50  # some weeks of a daily one; the deliveries of each are counted
 
@@ -90,6 +92,8 @@ def _times(count: int) -> str:
 def _secret(settings: Settings) -> Iterator[Finding]:
     if settings.secret is None:
         yield Finding(ok=None, what=f"{SECRET_VARIABLE} is not set: confirmation links cannot be made")
+    if settings.erasure_key is None:
+        yield Finding(ok=None, what=f"{ERASURE_VARIABLE} is not set: nobody can be erased, and no pages served")
     file = settings.file.parent / ".env"
     if file.exists() and file.stat().st_mode & 0o077:
         yield Finding(ok=False, what=f"{file} can be read by others: chmod 600 {file}")
@@ -104,6 +108,11 @@ def _newsletter(newsroom: Newsroom, name: str, newsletter: Newsletter) -> Iterat
         return
     said = f"newsletter {name}: templates compile ({compiled.html_bytes:,} bytes for one brief), next slot {upcoming}"
     yield Finding(ok=True, what=f"{said} {newsletter.zone}")
+    for kind in NoticeKind:
+        try:
+            message_of(newsroom.settings, name, kind, newsletter.language, newsletter.lists, None)
+        except CompileError as error:
+            yield Finding(ok=False, what=f"newsletter {name}, notice {kind}: {error}")
     audience = newsroom.audience(name)
     try:
         safeguards.refuse_if_too_many(name, newsroom.provider, audience.mailable)
@@ -129,6 +138,11 @@ def _database(newsroom: Newsroom) -> Iterator[Finding]:
             session.execute(text("UPDATE instance SET id = id"))
     except DBAPIError as error:
         yield Finding(ok=False, what=f"database {where} cannot be written: {error.orig}")
+    try:
+        with reading(newsroom.engine) as session:
+            judge_erasures(session, newsroom.settings.erasure_secret)
+    except ErasureKeyError as error:
+        yield Finding(ok=False, what=f"{ERASURE_VARIABLE}: {error}")
     yield from _editions(newsroom)
     if row.halted_at is not None:
         yield Finding(ok=False, what=f"dispatch is halted since {row.halted_at:%Y-%m-%d %H:%M} UTC")

@@ -1,8 +1,11 @@
-"""Contents -> Message: Jinja, then MJML, then inlining, then checks.
+"""Contents -> Message: Jinja, then MJML, then inlining, then checks. And the same edition as a page of the archive.
 
 Two kinds of fault are told apart. A fault of the template (an unknown tag, no link to leave by, an open field) raises
 CompileError with template and line: nothing is ever sent half-compiled. A fault of the content (a relative link, a
 picture without alt text, a brief too long) costs that element, with a remark for the report, and never the morning.
+
+The archive form is for everybody, so that it holds nothing that is one reader's, and no mail program cuts it, so that
+every brief is whole in it. Its faults stop nothing: the archive then shows the mail, filled with what is nobody's.
 
 The home of jinja2, mjml and premailer. Their oddities, seen and worked around here: MRML writes a lower-case doctype
 that premailer drops (quirks mode), and its reset rules must not be inlined (26 kB a digest).
@@ -10,7 +13,7 @@ that premailer drops (quirks mode), and its reset rules must not be inlined (26 
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,9 +33,9 @@ from markupsafe import Markup
 from mjml import mjml2html
 from premailer import Premailer
 
-from newsletter import markup, typesetting
+from newsletter import languages, markup, typesetting
 from newsletter.brief import Brief, Image
-from newsletter.edition import FIELDS, Contents, Message, Sender, spelling
+from newsletter.edition import FIELDS, NOTICE_FIELDS, Contents, Message, NoticeContents, Sender, spelling
 from newsletter.errors import CompileError
 
 CLIP_BYTES = 102_400  # Gmail shows the first 102 KiB of HTML and hides the rest, the unsubscribe link with it
@@ -48,20 +51,26 @@ def template_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A Message, and what the report should say of how it came to be."""
+    """A Message, its archive form, and what the report should say of how they came to be.
+
+    `archive` has no open field. `html_bytes` and `shortened` are the mail's.
+    """
 
     message: Message
+    archive: Message
     remarks: tuple[str, ...]
     html_bytes: int
     shortened: int
 
 
 def compile_message(contents: Contents, sender: Sender, override: Path | None = None) -> Compiled:
-    """Compile an edition. Templates are read from the disk each time, from `override` first.
+    """Compile an edition, as a mail and for the archive. Templates are read from the disk each time, `override` first.
 
-    Raises CompileError for a fault of the template. Contents must hold at least one brief.
+    Raises CompileError for a fault of the template in the mail; one that only the archive form has is a remark.
+    Contents must hold at least one brief.
     """
     contents, remarks = presentable(contents)
+    whole = replace(contents, cut=frozenset())
     environments = _environments(contents, override)
     while True:
         message = _compile_once(contents, sender, environments)
@@ -72,7 +81,8 @@ def compile_message(contents: Contents, sender: Sender, override: Path | None = 
         remarks.append(what)
     if size > WARN_BYTES:
         remarks.append(f"the HTML is {size:,} bytes; past {CLIP_BYTES:,} briefs are shortened")
-    return Compiled(message, tuple(remarks), size, len(contents.cut))
+    archive = _archive_form(whole, message, environments, remarks)
+    return Compiled(message, archive, tuple(remarks), size, len(contents.cut))
 
 
 def _shorten(contents: Contents, size: int) -> tuple[Contents, str]:
@@ -165,14 +175,21 @@ class _Field:
 
 
 class _Fields:
-    """`fields` in a template: each name gives its spelling; a wrong one is a fault that names the right ones."""
+    """`fields` in a template: each name gives its spelling; a wrong one is a fault that names the right ones.
 
-    def __init__(self, nonce: str, *, html: bool) -> None:
-        self._nonce, self._html = nonce, html
+    Where there are `values`, as for the archive, each name gives its text at once, which is like any other text.
+    """
 
-    def __getattr__(self, name: str) -> _Field:
-        if name.startswith("_") or name not in FIELDS:
-            raise _UnknownField(name)
+    def __init__(
+        self, nonce: str, values: Mapping[str, str] | None, known: Mapping[str, str] = FIELDS, *, html: bool
+    ) -> None:
+        self._nonce, self._values, self._known, self._html = nonce, values, known, html
+
+    def __getattr__(self, name: str) -> _Field | str:
+        if name.startswith("_") or name not in self._known:
+            raise _UnknownField(name, self._known)
+        if self._values is not None:
+            return self._values[name]
         return _Field(name, spelling(self._nonce, name, html=self._html))
 
 
@@ -182,8 +199,8 @@ def _finalize(value: object) -> object:
 
 
 class _UnknownField(TemplateError):
-    def __init__(self, name: str) -> None:
-        super().__init__(f"there is no field “{name}” (there is: {', '.join(FIELDS)})")
+    def __init__(self, name: str, known: Mapping[str, str]) -> None:
+        super().__init__(f"there is no field “{name}” (there is: {', '.join(known)})")
 
 
 class _Annotating(Extension):
@@ -202,7 +219,9 @@ class _Environments:
 
 
 @lru_cache(maxsize=8)
-def _environments_of(folders: tuple[Path, ...], zone: str) -> _Environments:
+def _environments_of(folders: tuple[Path, ...], zone: str, language: str | None = None) -> _Environments:
+    """`language` is set where templates hold words of ours to be translated: notices do."""
+
     def make(*, html: bool) -> Environment:
         made = Environment(
             loader=FileSystemLoader(folders),
@@ -216,6 +235,9 @@ def _environments_of(folders: tuple[Path, ...], zone: str) -> _Environments:
             extensions=[_Annotating] if html else [],
         )
         made.filters.update(typesetting.filters(zone))
+        if language is not None:
+            made.add_extension("jinja2.ext.i18n")
+            made.install_gettext_translations(languages.words(language), newstyle=True)  # type: ignore[attr-defined] # the extension's
         return made
 
     return _Environments(folders, make(html=True), make(html=False))
@@ -226,8 +248,8 @@ def _environments(contents: Contents, override: Path | None) -> _Environments:
     return _environments_of(folders, contents.newsletter.zone)
 
 
-def _context(contents: Contents, *, html: bool) -> dict[str, Any]:
-    """What a template sees; docs/templates.md lists it."""
+def _context(contents: Contents, values: Mapping[str, str] | None = None, *, html: bool) -> dict[str, Any]:
+    """What a template sees; docs/templates.md lists it. With `values` for its fields it is the archive form's."""
     return {
         "newsletter": contents.newsletter,
         "newsletter_id": contents.newsletter_id,
@@ -236,21 +258,29 @@ def _context(contents: Contents, *, html: bool) -> dict[str, Any]:
         "briefs": contents.briefs,
         "cut": contents.cut,
         "proof": contents.proof,
+        "archive": values is not None,
         "minutes": typesetting.minutes(contents.briefs),
         "preheader": typesetting.preheader(contents.briefs),
         "view_url": contents.view_url,
         "sign_up_url": contents.sign_up_url,
         "privacy_url": contents.privacy_url,
         "postal_address": contents.postal_address,
-        "fields": _Fields(contents.nonce, html=html),
+        "fields": _Fields(contents.nonce, values, html=html),
     }
 
 
-def _render(environments: _Environments, name: str, contents: Contents) -> str:
-    html = name.endswith(".mjml.j2")
-    environment = environments.html if html else environments.text
+def _render(environments: _Environments, name: str, contents: Contents, values: Mapping[str, str] | None = None) -> str:
+    return _rendered(environments, name, _context(contents, values, html=_is_html(name)))
+
+
+def _is_html(name: str) -> bool:
+    return name.endswith(".mjml.j2")
+
+
+def _rendered(environments: _Environments, name: str, context: Mapping[str, Any]) -> str:
+    environment = environments.html if _is_html(name) else environments.text
     try:
-        return environment.get_template(name).render(_context(contents, html=html))
+        return environment.get_template(name).render(context)
     except TemplateNotFound as error:
         raise CompileError(
             str(error.name or name), None, f"there is no such template in {_listed(environments)}"
@@ -283,8 +313,7 @@ def _template_line(error: BaseException, folders: Sequence[Path], name: str) -> 
 
 
 def _compile_once(contents: Contents, sender: Sender, environments: _Environments) -> Message:
-    folder = contents.newsletter.template
-    body, text_name, subject_name = (f"{folder}/{part}" for part in ("body.mjml.j2", "body.txt.j2", "subject.txt.j2"))
+    body, text_name, subject_name = _names(contents)
     annotated = _render(environments, body, contents)
     markup.lint(annotated, body)
     html = tidy(inline(to_html(markup.bare(annotated), body)))
@@ -293,6 +322,102 @@ def _compile_once(contents: Contents, sender: Sender, environments: _Environment
     message = Message(sender, subject, html, text, contents.nonce, str(contents.slot))
     _check(message, contents, body, text_name, subject_name)
     return message
+
+
+def _names(contents: Contents) -> tuple[str, str, str]:
+    """The templates of a mail: of its HTML, its text, its subject."""
+    folder = contents.newsletter.template
+    return f"{folder}/body.mjml.j2", f"{folder}/body.txt.j2", f"{folder}/subject.txt.j2"
+
+
+def _archive_form(contents: Contents, mail: Message, environments: _Environments, remarks: list[str]) -> Message:
+    """The edition as the archive shows it; where the templates give no such form, the mail with its fields filled."""
+    try:
+        return _compile_archive(contents, mail, environments)
+    except CompileError as error:
+        remarks.append(f"the archive shows this edition as the mail has it, since its own form has a fault: {error}")
+        return mail.archived()
+
+
+def _compile_archive(contents: Contents, mail: Message, environments: _Environments) -> Message:
+    """The templates' own form for the archive. Browsers read <style>, so nothing is inlined: that takes longest."""
+    body, text_name, _ = _names(contents)
+    values = mail.sender.archive_values()
+    annotated = _render(environments, body, contents, values)
+    markup.lint(annotated, body)
+    html = to_html(markup.bare(annotated), body).replace(_IGNORED, "")
+    text = _tidy_text(_render(environments, text_name, contents, values))
+    for name, part in ((body, html), (text_name, text)):
+        if contents.nonce in part.casefold():
+            raise CompileError(name, None, "leaves a field unfilled")
+    return replace(mail, html=html, text=text)
+
+
+_IGNORED = ' data-premailer="ignore"'
+
+
+# ------------------------------------------------------------------------------------------ notices
+
+
+def compile_notice(contents: NoticeContents, sender: Sender, override: Path | None = None) -> Message:
+    """Compile a mail outside any edition, in its language. Raises CompileError for a fault of the template."""
+    folders = (override, template_folder()) if override else (template_folder(),)
+    language = languages.negotiate([contents.language])
+    environments = _environments_of(folders, contents.newsletter.zone, language)
+    body, text_name, subject_name = (f"{contents.kind}/{part}.j2" for part in ("body.mjml", "body.txt", "subject.txt"))
+    annotated, told, subject = (
+        _rendered(environments, name, _notice_context(contents, language, html=_is_html(name)))
+        for name in (body, text_name, subject_name)
+    )
+    markup.lint(annotated, body)
+    html = tidy(inline(to_html(markup.bare(annotated), body)))
+    welcome = contents.kind == WELCOME
+    message = Message(sender, " ".join(subject.split()), html, _tidy_text(told), contents.nonce, auto=not welcome)
+    _check_notice(message, contents, (body, text_name, subject_name))
+    return message
+
+
+WELCOME = "welcome"
+"""The one notice that belongs to a list: it can be left from, and says so in its headers."""
+
+
+def _notice_context(contents: NoticeContents, language: str, *, html: bool) -> dict[str, Any]:
+    """What a notice's template sees; docs/templates.md lists it."""
+    return {
+        "kind": contents.kind,
+        "newsletter": contents.newsletter,
+        "newsletter_id": contents.newsletter_id,
+        "site": contents.site,
+        "language": language,
+        "direction": languages.direction(language),
+        "lists": contents.lists,
+        "latest": contents.latest,
+        "minutes": int(contents.link_lasts.total_seconds() // 60),
+        "days": max(1, contents.request_lasts.days),
+        "privacy_url": contents.privacy_url,
+        "postal_address": contents.postal_address,
+        "fields": _Fields(contents.nonce, None, NOTICE_FIELDS, html=html),
+    }
+
+
+def _check_notice(message: Message, contents: NoticeContents, names: tuple[str, str, str]) -> None:
+    body, text_name, subject_name = names
+    if not message.subject or f"[[{contents.nonce}." in message.subject:
+        raise CompileError(subject_name, None, "expected a subject of one line without fields")
+    wanted = {"action_url"} | ({"leave_url"} if contents.kind == WELCOME else set())
+    _, shown = markup.read_html(message.html)
+    address = " ".join(contents.postal_address.split())
+    for name, part, seen in ((body, message.html, shown), (text_name, message.text, " ".join(message.text.split()))):
+        if contents.nonce in message.fill(part, dict.fromkeys(NOTICE_FIELDS, "")).casefold():
+            raise CompileError(name, None, "leaves a field unfilled")
+        for field in wanted:
+            if spelling(contents.nonce, field, html=name == body) not in part:
+                raise CompileError(name, None, f"leads nowhere: put {{{{ fields.{field} }}}} into it")
+        if address not in seen:
+            raise CompileError(name, None, "does not show the postal address: put {{ postal_address }} into it")
+
+
+# ------------------------------------------------------------------------------------------ MJML, CSS
 
 
 def to_html(mjml: str, template: str) -> str:
@@ -306,11 +431,9 @@ def to_html(mjml: str, template: str) -> str:
     first = head.find('<style type="text/css">\n#outlook')
     if found and first >= 0:
         end = head.find("</style>", first)
-        head = head[:first] + '<style type="text/css" data-premailer="ignore">' + head[first + 23 : end] + head[end:]
-        head = re.sub(
-            r'<style type="text/css">(?=@media|\s*\.moz)', '<style type="text/css" data-premailer="ignore">', head
-        )
-        head = head.replace('<style media="screen', '<style data-premailer="ignore" media="screen')
+        head = head[:first] + f'<style type="text/css"{_IGNORED}>' + head[first + 23 : end] + head[end:]
+        head = re.sub(r'<style type="text/css">(?=@media|\s*\.moz)', f'<style type="text/css"{_IGNORED}>', head)
+        head = head.replace('<style media="screen', f'<style{_IGNORED} media="screen')
     return head + found + rest
 
 

@@ -351,10 +351,10 @@ class Dispatcher:
         recipients: list[Recipient] = []
         names: dict[DeliveryId, int] = {}
         for row, address, name, link, exclusion, subscriber_id in rows:
-            if subscriber_id is None:
-                against[row] = (Outcome.SKIPPED, "left")
-            elif exclusion == SUPPRESSED:
+            if exclusion == SUPPRESSED:
                 against[row] = (Outcome.SUPPRESSED, exclusion)
+            elif subscriber_id is None:
+                against[row] = (Outcome.SKIPPED, "left")
             elif exclusion is not None:
                 against[row] = (Outcome.SKIPPED, exclusion)
             elif not allowed(address, self.only_to):

@@ -12,6 +12,7 @@ from newsletter.errors import ConfigurationError
 from newsletter.mime import HeaderError, Mould
 from newsletter.schedule import Slot
 from newsletter.settings import Settings
+from subscribers import parse
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def draft_edition(settings: Settings, name: str, slot: Slot, collected: list[Col
 def compile_edition(
     settings: Settings, name: str, slot: Slot, briefs: Sequence[Brief], *, proof: bool = False
 ) -> Compiled:
-    """The Message that a newsletter's edition of these briefs would be. Raises CompileError and ConfigurationError."""
+    """The mail and the archive form of an edition of these briefs. Raises CompileError and ConfigurationError."""
     folder = settings.templates.path
     if folder is not None and not folder.is_dir():
         raise ConfigurationError(f"templates.path: there is no folder {folder}", file=settings.file)
@@ -74,4 +75,5 @@ def sender_of(settings: Settings, name: str) -> Sender:
         list_name=newsletter.title,
         list_id=settings.list_id_of(name),
         site_url=settings.site.url,
+        leave_mailbox=parse(newsletter.leave_mailbox).address if newsletter.leave_mailbox else None,
     )

@@ -10,7 +10,7 @@ import html
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NewType, Self
@@ -32,7 +32,10 @@ FIELDS = {
 }
 """Every field a template may use, and what it is filled with."""
 
-LONGEST_VALUE = {"name": 80, "address": 120, "leave_url": 120, "preferences_url": 120}
+NOTICE_FIELDS = {**FIELDS, "action_url": "what the notice is about: the link that confirms, or opens the preferences"}
+"""The same for the templates of notices."""
+
+LONGEST_VALUE = {"name": 80, "address": 120, "leave_url": 120, "preferences_url": 120, "action_url": 120}
 """Bytes that a filled field is reckoned with when a Message is measured: longer than nearly all real ones."""
 
 
@@ -74,6 +77,41 @@ class Contents:
 
 
 @dataclass(frozen=True, slots=True)
+class Latest:
+    """The newest edition that anybody may read: its subject, its path on the site, and its headlines."""
+
+    subject: str
+    path: str
+    headlines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NoticeContents:
+    """What a notice's template is given. `lists` are names; `latest` is for a welcome, None where there is none yet."""
+
+    kind: str
+    newsletter_id: str
+    newsletter: Newsletter
+    site: Site
+    language: str
+    nonce: str
+    lists: tuple[str, ...]
+    latest: Latest | None
+    link_lasts: timedelta
+    request_lasts: timedelta
+
+    @property
+    def privacy_url(self) -> str:
+        """The privacy notice."""
+        return self.site.privacy_url or f"{self.site.url}/privacy"
+
+    @property
+    def postal_address(self) -> str:
+        """The postal address, of the newsletter or of the site."""
+        return self.newsletter.postal_address or self.site.postal_address
+
+
+@dataclass(frozen=True, slots=True)
 class Sender:
     """The constant headers of a newsletter's mails, and where its links begin. Stored with the Message."""
 
@@ -84,6 +122,13 @@ class Sender:
     list_name: str
     list_id: str
     site_url: str
+    leave_mailbox: str | None = None
+
+    def leave_mail(self, token: str) -> str | None:
+        """The same as a mail (RFC 2369): its subject says who leaves what. None where no mailbox takes them."""
+        if self.leave_mailbox is None:
+            return None
+        return f"mailto:{self.leave_mailbox}?subject=unsubscribe%20{token}%20{self.newsletter_id}"
 
     def leave_url(self, token: str) -> str:
         """The one-click URL (RFC 8058) of a subscriber's token: at most 60 characters after the host."""
@@ -92,6 +137,15 @@ class Sender:
     def preferences_url(self, token: str) -> str:
         """Where a subscriber asks for a fresh link to their preferences."""
         return f"{self.site_url}/p/{token}"
+
+    def archive_values(self) -> dict[str, str]:
+        """What each field says in the archive, where an edition is nobody's copy: nothing personal, pages for all."""
+        return {
+            "name": "reader",
+            "address": "the address of its subscriber",
+            "leave_url": f"{self.site_url}/leave/{self.newsletter_id}",
+            "preferences_url": f"{self.site_url}/preferences",
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +158,16 @@ class Blank:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One copy's addressee. `name` is None where the list has none; `token` is their random id in links."""
+    """One copy's addressee. `name` is None where the list has none; `token` is their random id in links.
+
+    `action` is where the link of a notice leads, empty in an edition.
+    """
 
     delivery: DeliveryId
     address: str
     name: str | None
     token: str
+    action: str = ""
 
     def values(self, sender: Sender) -> dict[str, str]:
         """What each field is filled with, plain."""
@@ -118,6 +176,7 @@ class Recipient:
             "address": self.address,
             "leave_url": sender.leave_url(self.token),
             "preferences_url": sender.preferences_url(self.token),
+            "action_url": self.action,
         }
 
 
@@ -131,7 +190,8 @@ class Message:
     """One compiled form of an edition, with fields still open: what was approved is what goes out.
 
     `subject` is one line without fields; `html` and `text` hold fields spelled with `nonce`. `slot` is its edition's
-    ("2026-11-23T07:00"), None for a mail outside any edition.
+    ("2026-11-23T07:00"), None for a mail outside any edition. `auto` marks a notice that answers a request: it says so
+    (RFC 3834), and belongs to no list.
     """
 
     sender: Sender
@@ -140,11 +200,13 @@ class Message:
     text: str
     nonce: str
     slot: str | None = None
+    auto: bool = False
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
         parts = [_facts(self.sender), self.subject, self.html, self.text, self.nonce]
         parts += [self.slot] if self.slot else []  # an edition frozen before there was one keeps its digest
+        parts += ["auto"] if self.auto else []
         told = json.dumps(parts, ensure_ascii=False)
         object.__setattr__(self, "digest", hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest())
 
@@ -164,6 +226,11 @@ class Message:
             else (html.escape(values[segment.name]) if segment.html else values[segment.name])
             for segment in self.segments(part)
         )
+
+    def archived(self) -> Self:
+        """This mail for the archive, its fields filled with what is nobody's."""
+        values = self.sender.archive_values()
+        return replace(self, html=self.fill(self.html, values), text=self.fill(self.text, values))
 
     @property
     def html_bytes(self) -> int:
@@ -194,7 +261,9 @@ class Message:
 
 
 def _facts(sender: Sender) -> dict[str, Any]:
-    return {name: getattr(sender, name) for name in sender.__slots__}
+    """Its fields. What is absent and was not always there is left out, so that old digests still fit."""
+    told = {name: getattr(sender, name) for name in sender.__slots__}
+    return {name: value for name, value in told.items() if name != "leave_mailbox" or value is not None}
 
 
 class Result(StrEnum):

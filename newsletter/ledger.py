@@ -6,7 +6,7 @@ somebody's hands is conditional on its epoch, so that a process which overslept 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,8 +26,8 @@ from newsletter.models import (
     Outcome,
     Verdict,
 )
-from newsletter.store import changed_rows, instance, message_record, set_edition
-from subscribers import SUPPRESSED, Subscriber, audience
+from newsletter.store import changed_rows, instance, message_record, set_edition, topics_of
+from subscribers import SUPPRESSED, Subscriber, Suppression, audience
 
 # ------------------------------------------------------------------------------------------ freezing
 
@@ -41,9 +41,14 @@ class Frozen:
     batches: int
 
 
-def count_audience(session: Session, lists: Sequence[str], now: datetime) -> dict[str | None, int]:
-    """The candidates of lists by why they are excluded; None counts those who would be mailed."""
-    who = audience(lists, now).subquery()
+def count_audience(
+    session: Session, lists: Sequence[str], now: datetime, topics: Collection[str] | None = None
+) -> dict[str | None, int]:
+    """The candidates of lists by why they are excluded; None counts those who would be mailed.
+
+    `topics` are the edition's, None where it is for everybody.
+    """
+    who = audience(lists, now, topics).subquery()
     rows = session.execute(select(who.c.exclusion, func.count()).group_by(who.c.exclusion))
     return {reason: count for reason, count in rows}  # noqa: C416 # Row unpacks, dict() wants tuples for the type
 
@@ -64,7 +69,8 @@ def freeze(
         return None
     if not set_edition(session, record.id, EditionState.DISPATCHING, reason=None, only_from=[EditionState.DRAFT]):
         return None
-    counts = count_audience(session, record.lists, now)
+    topics = topics_of(session, record.id)
+    counts = count_audience(session, record.lists, now, topics)
     mailable, total = counts.get(None, 0), sum(counts.values())
     numbers = -(-mailable // batch_size)
     session.execute(
@@ -84,7 +90,7 @@ def freeze(
             for number in range(1, numbers + 1)
         ],
     ) if numbers else None
-    who = audience(record.lists, now).subquery()
+    who = audience(record.lists, now, topics).subquery()
     numbered = (
         select(
             who.c.subscriber_id,
@@ -242,7 +248,7 @@ def claim(
     """Take the next batch that is due, and read who stands in it with their standing at this instant.
 
     Rows: delivery id, subscriber's address, name, link, exclusion, and id (NULL where they are no longer in the
-    audience at all).
+    audience at all; then the exclusion says whether that is since their address is suppressed).
     """
     found = session.execute(
         select(col(Batch.id))
@@ -267,9 +273,15 @@ def claim(
         select(Batch).where(col(Batch.id) == found).execution_options(populate_existing=True)
     ).scalar_one()
     who = audience(record.lists, now).subquery()
+    exclusion = case(
+        (who.c.subscriber_id.is_not(None), who.c.exclusion),
+        (col(Suppression.key).is_not(None), SUPPRESSED),
+    )
     rows = session.execute(
-        select(col(Delivery.id), who.c.address, who.c.name, who.c.link, who.c.exclusion, who.c.subscriber_id)
+        select(col(Delivery.id), who.c.address, who.c.name, who.c.link, exclusion, who.c.subscriber_id)
         .outerjoin(who, who.c.subscriber_id == col(Delivery.subscriber_id))
+        .join(Subscriber, col(Subscriber.id) == col(Delivery.subscriber_id))
+        .outerjoin(Suppression, col(Suppression.key) == col(Subscriber.key))
         .where(col(Delivery.batch_id) == batch.id, col(Delivery.outcome).is_(None))
         .order_by(col(Delivery.id))
     ).all()

@@ -13,7 +13,7 @@ from email.utils import format_datetime, parseaddr
 from functools import lru_cache
 from html import escape
 
-from newsletter.edition import Blank, Message, Recipient
+from newsletter.edition import Blank, Message, Recipient, Sender
 
 LINE = 76  # RFC 2045 section 6.7: encoded lines, the soft break included; RFC 2047 section 2: header lines with a word
 HEADER_LINE = 998  # RFC 5322 section 2.1.1: the most a line may ever be
@@ -166,6 +166,24 @@ def feedback_id(message: Message) -> str:
     return f"{edition}:{message.sender.newsletter_id}:digest:{message.sender.from_address.rpartition('@')[2]}"
 
 
+def list_unsubscribe(sender: Sender, token: str) -> str:
+    """The value of List-Unsubscribe: the one-click URL first (RFC 8058), and a mailbox where one takes such mails."""
+    mailbox = sender.leave_mail(token)
+    return f"<{sender.leave_url(token)}>" + (f",\r\n <{mailbox}>" if mailbox else "")
+
+
+def _kind_of(message: Message) -> bytes:
+    """The headers that say what kind of mail it is: of a list, or written by a program to whoever asked."""
+    if message.auto:
+        return header("Auto-Submitted", "auto-generated")  # RFC 3834 section 5
+    name, list_id = message.sender.list_name, message.sender.list_id
+    return (
+        header("List-Id", _beside(phrase(name, first=9), list_id, 9) if name else f"<{list_id}>")
+        + (header("Feedback-ID", feedback_id(message)) if message.slot else b"")
+        + header("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")
+    )
+
+
 class Mould:
     """A Message made ready to be filled: `fill` gives the bytes of one recipient's copy, CRLF line ends, 7bit.
 
@@ -183,12 +201,9 @@ class Mould:
             + header("Subject", unstructured(message.subject, first=9))
         )
         boundary = "=_" + message.digest[:24]  # "=_" never occurs in quoted-printable
-        name = sender.list_name
-        list_id = _beside(phrase(name, first=9), sender.list_id, 9) if name else f"<{sender.list_id}>"
+        self._auto = message.auto
         self._list = (
-            header("List-Id", list_id)
-            + (header("Feedback-ID", feedback_id(message)) if message.slot else b"")
-            + header("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")
+            _kind_of(message)
             + header("MIME-Version", "1.0")
             + f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n'.encode()
         )
@@ -229,7 +244,7 @@ class Mould:
                 b"Date: ",
                 _date(date.replace(microsecond=0)),
                 f"\r\nMessage-ID: <{recipient.delivery}@{domain}>\r\n".encode(),
-                header("List-Unsubscribe", f"<{leave_url}>"),
+                b"" if self._auto else header("List-Unsubscribe", list_unsubscribe(self._sender, recipient.token)),
                 self._list,
             )
         )

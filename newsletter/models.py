@@ -135,9 +135,7 @@ class Notice(Table, table=True):
     language: str | None = Field(default=None, max_length=35)  # NULL: the newsletter's
     created_at: datetime = Field(sa_type=Instant)
     due_at: datetime = Field(sa_type=Instant)
-    state: NoticeState = Field(
-        default=NoticeState.PENDING, sa_column=Column(choice(NoticeState), nullable=False)
-    )
+    state: NoticeState = Field(default=NoticeState.PENDING, sa_column=Column(choice(NoticeState), nullable=False))
     tries: int = 0
     lease_until: datetime | None = Field(default=None, sa_type=Instant)
     attempt: str | None = Field(default=None, max_length=32)  # of the latest call; NULL: none yet

@@ -371,6 +371,7 @@ class Newsroom:
                 stale_after=newsletter.stale_after,
                 rulings=draft.selection.rulings(),
                 message=draft.compiled.message if draft.compiled else None,
+                archive=draft.compiled.archive if draft.compiled else None,
                 skipped=draft.skipped,
                 now=self.clock(),
             )

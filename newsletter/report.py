@@ -18,7 +18,6 @@ from newsletter.drafting import Draft
 from newsletter.ledger import Tally, Trouble
 from newsletter.models import EditionRecord, EditionState
 from newsletter.newsroom import EditionAccount, Sent, SourceAccount
-from newsletter.people import Added
 from newsletter.rehearsal import Rehearsed
 from newsletter.settings import Folder
 from newsletter.store import OnRecord
@@ -488,23 +487,3 @@ def sent_json(sent: Sent) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------ people
-
-
-def added_lines(added: Added) -> Iterator[str]:
-    """How many were added, and the links that confirm."""
-    there = f", {added.before} there before" if added.before else ""
-    yield f"{added.new} added to list {added.to} ({added.state}){there}"
-    for link in added.links:
-        yield f"confirms within 7 days: {link}"
-
-
-def added_json(added: Added) -> dict[str, Any]:
-    """The same for a script, with who was refused."""
-    return {
-        "list": added.to,
-        "state": added.state,
-        "new": added.new,
-        "before": added.before,
-        "confirmation_links": list(added.links),
-        "refused": [{"at": place, "reason": reason} for place, reason in added.refused],
-    }

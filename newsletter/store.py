@@ -6,12 +6,26 @@ take, what a receipt means and when to stop is decided above, in functions witho
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, and_, delete, exists, func, insert, literal, select, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    CursorResult,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    type_coerce,
+    update,
+)
 from sqlmodel import Session, col
 
 from newsletter.brief import Brief
@@ -155,6 +169,14 @@ def briefs_of(session: Session, edition_id: int) -> list[Brief]:
     return [Brief.model_validate_json(content) for content in rows.scalars()]
 
 
+def topics_of(session: Session, edition_id: int) -> frozenset[str] | None:
+    """The topics of an edition; None where one of its briefs has none, so that the edition is for everybody."""
+    briefs = briefs_of(session, edition_id)
+    if not all(brief.topics for brief in briefs):
+        return None
+    return frozenset(topic for brief in briefs for topic in brief.topics)
+
+
 @dataclass(frozen=True, slots=True)
 class OnRecord:
     """A brief on record, where it was found, and what newsletters decided about it."""
@@ -236,10 +258,11 @@ def write_draft(
     stale_after: timedelta,
     rulings: Iterable[Ruling],
     message: Message | None,
+    archive: Message | None,
     skipped: str | None,
     now: datetime,
 ) -> EditionRecord:
-    """Make or remake the draft of a slot: its edition, its decisions (not final) and its Message.
+    """Make or remake the draft of a slot: its edition, its decisions (not final), its Message and its archive form.
 
     `skipped` says why there is no Message. Where the edition is past being a draft it is given back untouched.
     """
@@ -286,17 +309,19 @@ def write_draft(
                 decided_at=now,
             )
         )
-    if message is not None:
-        session.add(
-            MessageRecord(
-                edition_id=record.id,
-                content=json.dumps(message.to_json(), ensure_ascii=False),
-                digest=message.digest,
-                html_bytes=message.html_bytes,
-                briefs=taken,
-                compiled_at=now,
+    for variant, form in ((MAIL, message), (WEB, archive)):
+        if form is not None:
+            session.add(
+                MessageRecord(
+                    edition_id=record.id,
+                    variant=variant,
+                    content=json.dumps(form.to_json(), ensure_ascii=False),
+                    digest=form.digest,
+                    html_bytes=form.html_bytes,
+                    briefs=taken,
+                    compiled_at=now,
+                )
             )
-        )
     session.flush()
     return record
 
@@ -315,14 +340,83 @@ def load_message(stored: MessageRecord) -> Message:
     return message
 
 
-def message_record(session: Session, edition_id: int) -> MessageRecord | None:
-    """The stored Message of an edition, None for a skipped one."""
+MAIL, WEB = "", "web"
+"""The forms of an edition, by the variant of their rows: what is mailed, and what the archive shows."""
+
+
+def message_record(session: Session, edition_id: int, variant: str = MAIL) -> MessageRecord | None:
+    """The stored Message of an edition, None for a skipped one; of editions before there was an archive, no WEB one."""
     return session.execute(
         select(MessageRecord)
-        .where(col(MessageRecord.edition_id) == edition_id)
+        .where(col(MessageRecord.edition_id) == edition_id, col(MessageRecord.variant) == variant)
         .order_by(col(MessageRecord.revision).desc())
         .limit(1)
     ).scalar_one_or_none()
+
+
+# What began to go out, and was not taken back, anybody may read.
+_PUBLIC = and_(col(EditionRecord.frozen_at).is_not(None), col(EditionRecord.state) != EditionState.CANCELLED)
+
+
+def public_editions(session: Session, newsletter: str, *, before: str | None, limit: int) -> list[EditionRecord]:
+    """The editions of a newsletter that anybody may read, newest slot first; those of slots before one, if it is told.
+
+    `before` is a slot's text ("2026-11-23T07:00"), which sorts as its time does.
+    """
+    query = (
+        select(EditionRecord)
+        .where(col(EditionRecord.newsletter) == newsletter, _PUBLIC)
+        .order_by(col(EditionRecord.slot).desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(col(EditionRecord.slot) < before)
+    return list(session.execute(query).scalars())
+
+
+def public_edition(session: Session, newsletter: str, slot: str) -> EditionRecord | None:
+    """The edition of a slot's text, where anybody may read it."""
+    return session.execute(
+        select(EditionRecord).where(
+            col(EditionRecord.newsletter) == newsletter, col(EditionRecord.slot) == slot, _PUBLIC
+        )
+    ).scalar_one_or_none()
+
+
+def subjects_of(session: Session, edition_ids: Sequence[int]) -> dict[int, str]:
+    """The subjects of editions' mails, by edition."""
+    rows = session.execute(
+        select(col(MessageRecord.edition_id), _member(col(MessageRecord.content), "subject")).where(
+            col(MessageRecord.edition_id).in_(edition_ids), col(MessageRecord.variant) == MAIL
+        )
+    )
+    return {edition_id: subject for edition_id, subject in rows}  # noqa: C416 # Row unpacks, dict() wants tuples
+
+
+def headlines_of(session: Session, edition_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """The headlines of the briefs that editions took, in their order and as they were then, by edition."""
+    rows = session.execute(
+        select(col(Decision.edition_id), _member(col(RevisionRecord.content), "headline"))
+        .join(
+            RevisionRecord,
+            and_(
+                col(RevisionRecord.brief_id) == col(Decision.brief_id),
+                col(RevisionRecord.number) == col(Decision.revision),
+            ),
+        )
+        .where(col(Decision.edition_id).in_(edition_ids), col(Decision.verdict) == Verdict.TAKEN)
+        .order_by(col(Decision.edition_id), col(Decision.position))
+    )
+    found: dict[int, tuple[str, ...]] = {}
+    for edition_id, headline in rows:
+        found[edition_id] = (*found.get(edition_id, ()), headline)
+    return found
+
+
+def _member(column: Any, name: str) -> ColumnElement[str]:
+    """One text of a column that holds JSON: read by the database, since the rest of a Message is 100 kB."""
+    member: ColumnElement[str] = type_coerce(column, JSON)[name].as_string()
+    return member
 
 
 def set_edition(
@@ -343,6 +437,41 @@ def changed_rows(session: Session, statement: Any) -> int:
     result = session.execute(statement)
     assert isinstance(result, CursorResult)
     return int(result.rowcount)
+
+
+# ------------------------------------------------------------------------------------------ for the public pages
+
+_RECENT_BRIEFS = 300  # a month of a full daily digest
+
+
+def lists_once_mailed(session: Session, newsletter: str) -> tuple[str, ...] | None:
+    """The lists that the latest frozen edition of a newsletter went to, None where it never had one."""
+    record = next(iter(frozen_editions(session, newsletter)), None)
+    return tuple(record.lists) if record is not None else None
+
+
+def topics_taken(session: Session, newsletter: str) -> list[str]:
+    """The topics of the briefs that a newsletter took lately, the most frequent first; each once, whatever its case."""
+    rows = session.execute(
+        select(col(RevisionRecord.content))
+        .join(
+            Decision,
+            and_(
+                col(Decision.brief_id) == col(RevisionRecord.brief_id),
+                col(Decision.revision) == col(RevisionRecord.number),
+            ),
+        )
+        .where(col(Decision.newsletter) == newsletter, col(Decision.verdict) == Verdict.TAKEN, col(Decision.final))
+        .order_by(col(Decision.id).desc())
+        .limit(_RECENT_BRIEFS)
+    )
+    counts: Counter[str] = Counter()
+    spelled: dict[str, str] = {}
+    for content in rows.scalars():
+        for topic in json.loads(content).get("topics", ()):
+            counts[topic.casefold()] += 1
+            spelled.setdefault(topic.casefold(), topic)
+    return [spelled[topic] for topic, _ in counts.most_common()]
 
 
 # ------------------------------------------------------------------------------------------ events

@@ -1,29 +1,38 @@
-"""What may happen to a subscription: ask, confirm, leave; and to an address: suppress.
+"""What may happen to a subscription: ask, confirm, leave, pause, narrow, undo; and to an address: suppress.
 
 Every function works in the caller's session and leaves committing to it; every change writes the consent log. Time and
 randomness are arguments. What a person said against being mailed is never overruled by an operator's adding them.
 """
 
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from sqlmodel import Session, col, select
 
-from subscribers import tokens
+from subscribers import erasure, tokens
 from subscribers.address import Mailbox, key
-from subscribers.errors import NotAllowed, UnknownList
+from subscribers.consent import BY_OPERATOR, Origin, first_request, last_word, log, requests_of
+from subscribers.errors import NotAllowed, TokenError, UnknownList
 from subscribers.models import (
     ConsentEvent,
     Happening,
     MailingList,
+    OptIn,
     Reason,
     State,
     Subscriber,
     Subscription,
     Suppression,
+    Way,
 )
 
-CONFIRM = "confirm"
+CONFIRM, UNDO = "confirm", "undo"
 CONFIRMATION_LASTS = timedelta(days=7)  # long enough for a holiday week, short enough for a forgotten request
+UNDO_LASTS = timedelta(hours=24)
+_AGAINST = frozenset((Happening.LEFT, Happening.BOUNCED, Happening.COMPLAINED))
+
+# ------------------------------------------------------------------------------------------ lists
 
 
 def ensure_list(session: Session, slug: str, name: str, now: datetime) -> MailingList:
@@ -44,106 +53,382 @@ def list_by_slug(session: Session, slug: str) -> MailingList:
     return found
 
 
-def ask(session: Session, mailbox: Mailbox, to: MailingList, *, now: datetime, actor: str) -> Subscription:
+def lists(session: Session, slugs: Collection[str] | None = None) -> list[MailingList]:
+    """The lists, or those of some slugs, by slug."""
+    query = select(MailingList).order_by(MailingList.slug)
+    if slugs is not None:
+        query = query.where(col(MailingList.slug).in_(list(slugs)))
+    return list(session.exec(query))
+
+
+# ------------------------------------------------------------------------------------------ joining
+
+
+def ask(
+    session: Session,
+    mailbox: Mailbox,
+    to: MailingList,
+    *,
+    now: datetime,
+    actor: str,
+    origin: Origin = BY_OPERATOR,
+    language: str | None = None,
+) -> Subscription:
     """Put a request to join on record: pending until confirmed.
 
-    A confirmed subscription stays as it is. A person who left may ask anew. Raises NotAllowed where the address is
-    suppressed, has bounced or has complained.
+    A confirmed subscription stays as it is. A person who left may ask anew; so may one whose bounce or complaint an
+    operator has lifted, and one who was erased. Raises NotAllowed where the address is suppressed.
     """
     _refuse_suppressed(session, mailbox.key)
-    subscriber = _subscriber(session, mailbox, now)
+    subscriber = _subscriber(session, mailbox, now, language)
     subscription = _subscription(session, subscriber, to, now)
-    if subscription.state in {State.BOUNCED, State.COMPLAINED}:
-        raise NotAllowed(f"that address has {subscription.state} before")
-    if subscription.state is not State.CONFIRMED and not _on_record(subscription):
-        subscription.state, subscription.changed_at = State.PENDING, now
-        _log(session, subscription, Happening.REQUESTED, now=now, actor=actor)
+    if subscription.state is not State.CONFIRMED:
+        if not _on_record(subscription):
+            subscription.state, subscription.changed_at = State.PENDING, now
+            _log(session, subscription, Happening.REQUESTED, now, actor, origin)
+        elif origin.way is Way.FORM:  # a person's own asking is proof, however often, and whoever added them before
+            _log(session, subscription, Happening.REQUESTED, now, actor, origin)
     session.flush()
     return subscription
 
 
 def add_confirmed(
-    session: Session, mailbox: Mailbox, to: MailingList, *, now: datetime, actor: str, evidence: str
+    session: Session,
+    mailbox: Mailbox,
+    to: MailingList,
+    *,
+    now: datetime,
+    actor: str,
+    evidence: str,
+    origin: Origin = BY_OPERATOR,
+    erasure_secret: bytes | None = None,
 ) -> tuple[Subscription, bool]:
     """Add a person whose consent is known otherwise; `evidence` says how. True where anything changed.
 
-    Raises NotAllowed where they left, bounced, complained or are suppressed: that takes their own fresh opt-in.
+    Raises NotAllowed where they left, bounced, complained, are suppressed or were erased: that takes their own fresh
+    opt-in. Raises ErasureKeyError where people were erased and their key is not at hand.
     """
     _refuse_suppressed(session, mailbox.key)
-    subscriber = _subscriber(session, mailbox, now)
+    refuse_erased(session, mailbox.key, erasure_secret)
+    subscriber = _subscriber(session, mailbox, now, None)
     subscription = _subscription(session, subscriber, to, now)
     if subscription.state in {State.UNSUBSCRIBED, State.BOUNCED, State.COMPLAINED}:
         raise NotAllowed(f"that address has {subscription.state} before; only their own fresh opt-in lifts that")
     if subscription.state is State.CONFIRMED:
         return subscription, False
     session.flush()
-    if _left_last(session, subscription):
+    if last_word(session, subscription.subscriber_id, subscription.list_id) in _AGAINST:
         raise NotAllowed("that address has unsubscribed before; only the link that it was given confirms it")
-    subscription.state, subscription.changed_at = State.CONFIRMED, now
-    _log(session, subscription, Happening.CONFIRMED, now=now, actor=actor, evidence=evidence)
+    _confirm(session, subscription, now, actor, origin, evidence)
     return subscription, True
 
 
-def confirmation_token(subscription: Subscription, *, now: datetime, secret: bytes) -> str:
-    """The token that confirms a pending subscription, good for seven days."""
+def confirmation_token(
+    session: Session,
+    subscription: Subscription,
+    *,
+    now: datetime,
+    secret: bytes,
+    lasts: timedelta = CONFIRMATION_LASTS,
+) -> str:
+    """The token that confirms a pending subscription; of an earlier request it confirms nothing."""
     if subscription.id is None:
         raise ValueError("the subscription must be stored first")
-    return tokens.sign(CONFIRM, subscription.id, now + CONFIRMATION_LASTS, secret)
+    return tokens.sign(CONFIRM, subscription.id, now + lasts, secret, bound=_asked(session, subscription))
 
 
-def confirm(session: Session, token: str, *, now: datetime, secret: bytes, actor: str = "subscriber") -> Subscription:
-    """Confirm by token; a second time changes nothing. Raises TokenError, or NotAllowed where they left since."""
-    subscription = session.get(Subscription, tokens.verify(token, CONFIRM, now, secret))
-    if subscription is None:
-        raise NotAllowed("that request is no longer on record")
-    if subscription.state is State.CONFIRMED:
-        return subscription
+def requested(session: Session, token: str, *, now: datetime, secret: bytes) -> list[Subscription]:
+    """The subscriptions that a token confirms: all that were asked for at once. Changes nothing.
+
+    Raises TokenError; NotAllowed where it was ended since.
+    """
+    subscription = session.get(Subscription, tokens.row_of(token))
+    if subscription is None:  # nobody confirmed it in time
+        raise TokenError("this link has expired; ask to join again")
+    asked = _asked(session, subscription)
+    earlier = requests_of(session, subscription.subscriber_id, subscription.list_id)
+    bound = tokens.bound_among(token, CONFIRM, secret, [asked, *map(_bound_to, earlier)])
+    tokens.verify(token, CONFIRM, now, secret, bound=bound or asked)
+    if subscription.state is State.CONFIRMED and bound == asked:
+        return [subscription]
     subscriber = session.get_one(Subscriber, subscription.subscriber_id)
     _refuse_suppressed(session, subscriber.key)
-    if subscription.state is not State.PENDING:
+    if subscription.state is not State.PENDING or bound != asked:
         raise NotAllowed("that subscription was ended since; ask to join again")
-    subscription.state, subscription.changed_at = State.CONFIRMED, now
-    _log(session, subscription, Happening.CONFIRMED, now=now, actor=actor, evidence="confirmation link")
+    return list(
+        session.exec(
+            select(Subscription)
+            .where(
+                Subscription.subscriber_id == subscription.subscriber_id,
+                Subscription.state == State.PENDING,
+                Subscription.changed_at == subscription.changed_at,
+            )
+            .order_by(col(Subscription.id))
+        )
+    )
+
+
+def confirm(
+    session: Session,
+    token: str,
+    *,
+    now: datetime,
+    secret: bytes,
+    actor: str = "subscriber",
+    origin: Origin = Origin(Way.LINK),  # noqa: B008 # frozen
+    erasure_secret: bytes | None = None,
+) -> list[Subscription]:
+    """Confirm by token whatever was asked for with it; a second time changes nothing.
+
+    Gives what became confirmed just now. An erasure is over with it. Raises TokenError and NotAllowed as `requested`
+    does.
+    """
+    confirmed = []
+    for subscription in requested(session, token, now=now, secret=secret):
+        if subscription.state is State.PENDING:
+            _confirm(session, subscription, now, actor, origin, "confirmation link")
+            confirmed.append(subscription)
+    if confirmed:
+        lift_erasure(session, confirmed[0].subscriber_id, erasure_secret, now, actor, origin)
     session.flush()
-    return subscription
+    return confirmed
 
 
-def leave(session: Session, subscriber: Subscriber, slugs: set[str] | None, *, now: datetime, actor: str) -> int:
-    """End a person's subscriptions to the lists of these slugs, None for all. Gives how many ended; idempotent."""
+def join_at_once(
+    session: Session, subscription: Subscription, *, now: datetime, actor: str, origin: Origin, evidence: str
+) -> bool:
+    """Confirm a request without a link, where its list takes it so. True where it is confirmed now.
+
+    Whoever left, bounced or complained before confirms by a link whatever the list says.
+    """
+    to = session.get_one(MailingList, subscription.list_id)
+    if subscription.state is not State.PENDING or to.opt_in is not OptIn.SINGLE:
+        return False
+    if last_word(session, subscription.subscriber_id, subscription.list_id) in _AGAINST:
+        return False
+    _confirm(session, subscription, now, actor, origin, evidence)
+    return True
+
+
+def _confirm(  # noqa: PLR0917 # who, when, by which way, on what grounds
+    session: Session, subscription: Subscription, now: datetime, actor: str, origin: Origin, evidence: str
+) -> None:
+    subscription.state, subscription.changed_at = State.CONFIRMED, now
+    _log(session, subscription, Happening.CONFIRMED, now, actor, origin, evidence=evidence)
+
+
+def _asked(session: Session, subscription: Subscription) -> str:
+    """What a confirmation is bound to: the requests since the person last left."""
+    event = first_request(session, subscription.subscriber_id, subscription.list_id)
+    return _bound_to(event.id) if event else "added"
+
+
+def _bound_to(request_id: int | None) -> str:
+    return f"request {request_id}"
+
+
+# ------------------------------------------------------------------------------------------ leaving, pausing, narrowing
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a person did by the link in their mails: how many things changed, and the log's lines, for undoing it."""
+
+    changed: int
+    events: tuple[int, ...] = ()
+
+
+def leave(
+    session: Session,
+    subscriber: Subscriber,
+    slugs: Collection[str] | None,
+    *,
+    now: datetime,
+    actor: str,
+    origin: Origin = BY_OPERATOR,
+) -> Done:
+    """End a person's subscriptions to the lists of these slugs, None for all. Idempotent."""
     rows = session.exec(
         select(Subscription, MailingList).where(
             Subscription.subscriber_id == subscriber.id,
             Subscription.list_id == MailingList.id,
-            Subscription.state.in_([State.PENDING, State.CONFIRMED]),  # type: ignore[attr-defined] # a column here
+            col(Subscription.state).in_([State.PENDING, State.CONFIRMED]),
         )
     ).all()
     ended = [subscription for subscription, of in rows if slugs is None or of.slug in slugs]
+    events = []
     for subscription in ended:
+        before = {"state": str(subscription.state)}
         subscription.state, subscription.changed_at = State.UNSUBSCRIBED, now
-        _log(session, subscription, Happening.LEFT, now=now, actor=actor)
+        events.append(_log(session, subscription, Happening.LEFT, now, actor, origin, before=before))
     session.flush()
-    return len(ended)
+    return Done(len(ended), tuple(event.id or 0 for event in events))
+
+
+def pause(
+    session: Session, subscriber: Subscriber, until: datetime, *, now: datetime, actor: str, origin: Origin
+) -> Done:
+    """Mail a person nothing until an instant. A longer pause stays as it is."""
+    before = subscriber.paused_until
+    if before is not None and before >= until:
+        return Done(0)
+    subscriber.paused_until = until
+    held = {"paused_until": before.isoformat() if before else None}
+    event = log(session, Happening.PAUSED, subscriber.id, None, now, actor, origin, before=held)
+    return Done(1, (event.id or 0,))
+
+
+def narrow(
+    session: Session, subscriber: Subscriber, topics: Sequence[str], *, now: datetime, actor: str, origin: Origin
+) -> Done:
+    """Mail a person only editions with one of these topics. Those that they did not want before are not added.
+
+    Raises NotAllowed where none is left: that would be leaving.
+    """
+    wanted = list(dict.fromkeys(topics))
+    if subscriber.topics is not None:
+        had = {topic.casefold() for topic in subscriber.topics}
+        wanted = [topic for topic in wanted if topic.casefold() in had]
+    if not wanted:
+        raise NotAllowed("choose at least one topic, or leave")
+    if subscriber.topics is not None and len(wanted) == len(subscriber.topics):
+        return Done(0)
+    before = {"topics": list(subscriber.topics) if subscriber.topics is not None else None}
+    subscriber.topics = wanted
+    event = log(session, Happening.NARROWED, subscriber.id, None, now, actor, origin, before=before)
+    return Done(1, (event.id or 0,))
+
+
+def undo_token(done: Done, *, now: datetime, secret: bytes) -> str | None:
+    """The token that takes back what was just done, for whoever did it. None where nothing changed."""
+    if not done.events:
+        return None
+    return tokens.sign(UNDO, done.events[0], now + UNDO_LASTS, secret, bound=str(len(done.events)))
+
+
+def undo(session: Session, token: str, subscriber: Subscriber, *, now: datetime, secret: bytes, origin: Origin) -> int:
+    """Take back what was done by a person's link, as far as nothing has happened since. Gives how many things changed.
+
+    Idempotent. Raises TokenError for a token that is not of what this person's link did.
+    """
+    first = session.get(ConsentEvent, tokens.row_of(token))
+    if first is None or first.subscriber_id != subscriber.id:
+        raise TokenError("this link is damaged, or not ours")
+    together = session.exec(
+        select(ConsentEvent).where(
+            ConsentEvent.subscriber_id == subscriber.id,
+            ConsentEvent.at == first.at,
+            ConsentEvent.event == first.event,
+            col(ConsentEvent.id) >= first.id,
+        )
+    ).all()
+    tokens.verify(token, UNDO, now, secret, bound=str(len(together)))
+    changed = sum(_undo_one(session, subscriber, event, now, origin) for event in together)
+    session.flush()
+    return changed
+
+
+def _undo_one(session: Session, subscriber: Subscriber, event: ConsentEvent, now: datetime, origin: Origin) -> bool:
+    before = event.before or {}
+    if event.event is Happening.LEFT:
+        subscription = session.exec(
+            select(Subscription).where(
+                Subscription.subscriber_id == subscriber.id, Subscription.list_id == event.list_id
+            )
+        ).first()
+        suppressed = session.get(Suppression, subscriber.key) is not None
+        if subscription is None or suppressed or subscription.state is not State.UNSUBSCRIBED:
+            return False
+        if _latest(session, subscriber, event.list_id) != event.id:
+            return False
+        subscription.state, subscription.changed_at = State(before.get("state", State.PENDING)), now
+    elif _latest(session, subscriber, None) != event.id:
+        return False
+    elif event.event is Happening.PAUSED:
+        held = before.get("paused_until")
+        subscriber.paused_until = datetime.fromisoformat(held).astimezone(UTC) if held else None
+    elif event.event is Happening.NARROWED:
+        subscriber.topics = before.get("topics")
+    log(session, Happening.RESTORED, subscriber.id, event.list_id, now, "subscriber", origin)
+    return True
+
+
+def _latest(session: Session, subscriber: Subscriber, list_id: int | None) -> int | None:
+    query = select(ConsentEvent.id).where(ConsentEvent.subscriber_id == subscriber.id)
+    of = col(ConsentEvent.list_id)
+    query = query.where(of.is_(None) if list_id is None else of == list_id)
+    return session.exec(query.order_by(col(ConsentEvent.id).desc())).first()
+
+
+# ------------------------------------------------------------------------------------------ suppressing
+
+_ENDS = {
+    Reason.HARD_BOUNCE: (State.BOUNCED, Happening.BOUNCED),
+    Reason.COMPLAINT: (State.COMPLAINED, Happening.COMPLAINED),
+}
+"""What a reason does to the subscriptions of an address. An operator's word leaves them as they are."""
 
 
 def suppress(
-    session: Session, mailbox: Mailbox, reason: Reason, *, now: datetime, actor: str, note: str | None
+    session: Session,
+    mailbox: Mailbox,
+    reason: Reason,
+    *,
+    now: datetime,
+    actor: str,
+    note: str | None,
+    origin: Origin = BY_OPERATOR,
 ) -> bool:
     """Never mail an address, whatever any list says. True where that is new; an earlier reason stays."""
     if session.get(Suppression, mailbox.key) is not None:
         return False
     session.add(Suppression(key=mailbox.key, reason=reason, at=now, note=note))
     subscriber = find(session, mailbox)
-    session.add(
-        ConsentEvent(
-            at=now,
-            subscriber_id=subscriber.id if subscriber else None,
-            event=Happening.SUPPRESSED,
-            actor=actor,
-            evidence=f"{reason}: {note}" if note else str(reason),
-        )
-    )
+    evidence = f"{reason}: {note}" if note else str(reason)
+    subscriber_id = subscriber.id if subscriber else None
+    log(session, Happening.SUPPRESSED, subscriber_id, None, now, actor, origin, evidence=evidence)
+    if reason in _ENDS and subscriber is not None:
+        state, happening = _ENDS[reason]
+        for subscription in subscriptions(session, subscriber):
+            if subscription.state in {State.PENDING, State.CONFIRMED}:
+                before = {"state": str(subscription.state)}
+                subscription.state, subscription.changed_at = state, now
+                _log(session, subscription, happening, now, actor, origin, before=before)
     session.flush()
     return True
+
+
+def unsuppress(session: Session, mailbox: Mailbox, *, now: datetime, actor: str, note: str | None) -> Reason | None:
+    """Lift a suppression, and give its reason; None where the address is not suppressed.
+
+    After a bounce the person's subscriptions stand again as they stood. After a complaint they do not: that takes the
+    person's own fresh opt-in, which is possible from now on.
+    """
+    found = session.get(Suppression, mailbox.key)
+    if found is None:
+        return None
+    session.delete(found)
+    subscriber = find(session, mailbox)
+    subscriber_id = subscriber.id if subscriber else None
+    evidence = f"{found.reason}: {note}" if note else str(found.reason)
+    log(session, Happening.UNSUPPRESSED, subscriber_id, None, now, actor, BY_OPERATOR, evidence=evidence)
+    if found.reason is Reason.HARD_BOUNCE and subscriber is not None:
+        for subscription in subscriptions(session, subscriber):
+            if subscription.state is State.BOUNCED:
+                event = session.exec(
+                    select(ConsentEvent)
+                    .where(
+                        ConsentEvent.subscriber_id == subscriber.id,
+                        ConsentEvent.list_id == subscription.list_id,
+                        ConsentEvent.event == Happening.BOUNCED,
+                    )
+                    .order_by(col(ConsentEvent.id).desc())
+                ).first()
+                if event is not None and event.before:  # else it came in as bounced, and never was anything else here
+                    subscription.state, subscription.changed_at = State(event.before["state"]), now
+                    _log(session, subscription, Happening.RESTORED, now, actor, BY_OPERATOR)
+    session.flush()
+    return found.reason
 
 
 def is_suppressed(session: Session, address: str) -> bool:
@@ -151,16 +436,64 @@ def is_suppressed(session: Session, address: str) -> bool:
     return session.get(Suppression, key(address)) is not None
 
 
+def judge_erasures(session: Session, secret: bytes | None) -> None:
+    """Raise ErasureKeyError where people were erased with another key than this one, or there is none."""
+    marks = select(Suppression.key).where(Suppression.reason == Reason.ERASED)
+    if secret is not None:
+        marks = marks.where(~col(Suppression.key).startswith(erasure.prefix(secret), autoescape=True))
+    erasure.judge(session.exec(marks.limit(1)), secret)
+
+
+def refuse_erased(session: Session, of: str, secret: bytes | None) -> None:
+    """Raise NotAllowed where the person with that key was erased; ErasureKeyError where nobody can tell."""
+    judge_erasures(session, secret)
+    if secret is not None and session.get(Suppression, erasure.mark(of, secret)) is not None:
+        raise NotAllowed("that person was erased at their wish; only their own fresh opt-in lifts that")
+
+
+def lift_erasure(  # noqa: PLR0917 # whose, by whom, when
+    session: Session, subscriber_id: int, secret: bytes | None, now: datetime, actor: str, origin: Origin
+) -> None:
+    """End an erasure: the person has just confirmed that they want to be mailed."""
+    subscriber = session.get_one(Subscriber, subscriber_id)
+    found = session.get(Suppression, erasure.mark(subscriber.key, secret)) if secret is not None else None
+    if found is not None:
+        session.delete(found)
+        log(session, Happening.UNSUPPRESSED, subscriber_id, None, now, actor, origin, evidence=str(Reason.ERASED))
+
+
+# ------------------------------------------------------------------------------------------ people
+
+
 def find(session: Session, mailbox: Mailbox) -> Subscriber | None:
     """The person of an address, None where no list knows them."""
     return session.exec(select(Subscriber).where(Subscriber.key == mailbox.key)).first()
 
 
-def _subscriber(session: Session, mailbox: Mailbox, now: datetime) -> Subscriber:
+def by_link(session: Session, link: str) -> Subscriber | None:
+    """The person whose mails hold that link, None where there is none."""
+    return session.exec(select(Subscriber).where(Subscriber.link == link)).first()
+
+
+def subscriptions(session: Session, subscriber: Subscriber) -> list[Subscription]:
+    """A person's subscriptions, oldest first."""
+    return list(
+        session.exec(
+            select(Subscription).where(Subscription.subscriber_id == subscriber.id).order_by(col(Subscription.id))
+        )
+    )
+
+
+def _subscriber(session: Session, mailbox: Mailbox, now: datetime, language: str | None) -> Subscriber:
     found = find(session, mailbox)
     if found is None:
         found = Subscriber(
-            address=mailbox.address, key=mailbox.key, name=mailbox.name, link=tokens.new_link(), created_at=now
+            address=mailbox.address,
+            key=mailbox.key,
+            name=mailbox.name,
+            language=language,
+            link=tokens.new_link(),
+            created_at=now,
         )
         session.add(found)
         session.flush()
@@ -181,49 +514,38 @@ def _subscription(session: Session, subscriber: Subscriber, to: MailingList, now
     return found
 
 
-def _left_last(session: Session, subscription: Subscription) -> bool:
-    """Whether the last word on a subscription, requests apart, is that the person left."""
-    last = session.exec(
-        select(ConsentEvent)
-        .where(
-            ConsentEvent.subscriber_id == subscription.subscriber_id,
-            ConsentEvent.list_id == subscription.list_id,
-            ConsentEvent.event != Happening.REQUESTED,
-        )
-        .order_by(col(ConsentEvent.id).desc())
-    ).first()
-    return last is not None and last.event is Happening.LEFT
-
-
 def _on_record(subscription: Subscription) -> bool:
     """True for a request that is already on record (a new row is not, before its first flush)."""
     return subscription.id is not None and subscription.state is State.PENDING
 
 
-def _refuse_suppressed(session: Session, key: str) -> None:
+def _refuse_suppressed(session: Session, of: str) -> None:
     """Before anything of the person is written: an erased address must not come back as a row."""
-    found = session.get(Suppression, key)
+    found = session.get(Suppression, of)
     if found is not None:
         raise NotAllowed(f"that address is suppressed since {found.at:%Y-%m-%d} ({found.reason})")
 
 
-def _log(
+def _log(  # noqa: PLR0917 # whose, what, when, by whom
     session: Session,
     subscription: Subscription,
     event: Happening,
-    *,
     now: datetime,
     actor: str,
+    origin: Origin,
+    *,
     evidence: str | None = None,
-) -> None:
+    before: dict[str, str] | None = None,
+) -> ConsentEvent:
     session.flush()
-    session.add(
-        ConsentEvent(
-            at=now,
-            subscriber_id=subscription.subscriber_id,
-            list_id=subscription.list_id,
-            event=event,
-            actor=actor,
-            evidence=evidence,
-        )
+    return log(
+        session,
+        event,
+        subscription.subscriber_id,
+        subscription.list_id,
+        now,
+        actor,
+        origin,
+        evidence=evidence,
+        before=before,
     )

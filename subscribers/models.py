@@ -51,6 +51,7 @@ class Wish(StrEnum):
 
     JOIN = "join"
     LINK = "link"  # a fresh link to one's own preferences
+    CHANGE = "change"  # to be mailed at another address: settled at once, and counted here
 
 
 class Way(StrEnum):
@@ -185,6 +186,9 @@ class Request(Table, table=True):
     ip: str | None = Field(default=None, max_length=45)  # of IPv6 the network that one household has, /64
     agent: str | None = Field(default=None, max_length=300)
     settled_at: datetime | None = Field(default=None, sa_type=Instant, index=True)  # NULL: not looked at yet
+    subscriber_id: int | None = Field(
+        default=None, sa_column=Column(ForeignKey("subscriber.id", ondelete="CASCADE"), index=True)
+    )  # whose change of address it is; NULL: a form's, so that nobody knows
 
 
 class AddressChange(Table, table=True):

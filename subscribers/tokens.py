@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from subscribers.errors import TokenError
@@ -25,23 +25,54 @@ def new_link(randomness: Randomness = secrets.token_bytes) -> str:
     return _text(randomness(RANDOM_BYTES))
 
 
-def sign(purpose: str, row: int, expires: datetime, secret: bytes) -> str:
-    """A token that lets its bearer do `purpose` to a row until `expires` (aware, whole seconds)."""
-    told = f"{purpose}.{row}.{int(expires.timestamp())}"
+def sign(purpose: str, row: int, expires: datetime, secret: bytes, *, bound: str = "") -> str:
+    """A token that lets its bearer do `purpose` to a row until `expires` (aware, whole seconds).
+
+    It is good only as long as `bound`, which does not stand in it, stays what it is.
+    """
+    told = _told(purpose, str(row), str(int(expires.timestamp())), bound)
     return f"{row}.{int(expires.timestamp())}.{_text(_mac(told, secret))}"
 
 
-def verify(token: str, purpose: str, now: datetime, secret: bytes) -> int:
+def row_of(token: str) -> int:
+    """The row that a token names, before it is verified: to look up what it is bound to. Raises TokenError."""
+    return int(_parts(token)[1])
+
+
+def expiry_of(token: str) -> datetime:
+    """When a token ends, as it says itself. Raises TokenError where it is none."""
+    return datetime.fromtimestamp(min(int(_parts(token)[2]), 253_402_300_799), UTC)  # the year 9999
+
+
+def bound_among(token: str, purpose: str, secret: bytes, bounds: Sequence[str]) -> str | None:
+    """Which of these a token was bound to when it was signed, None for none of them. Raises TokenError."""
+    found = _parts(token)
+    for bound in bounds:
+        if hmac.compare_digest(_text(_mac(_told(purpose, found[1], found[2], bound), secret)), found[3]):
+            return bound
+    return None
+
+
+def verify(token: str, purpose: str, now: datetime, secret: bytes, *, bound: str = "") -> int:
     """The row of a token of `sign`. Raises TokenError where it is damaged, expired, or for something else."""
-    found = re.fullmatch(r"([1-9][0-9]{0,18})\.([0-9]{1,12})\.([A-Za-z0-9_-]{22})", token)
-    if not found:
-        raise TokenError("this link is damaged")
-    expected = _text(_mac(f"{purpose}.{found[1]}.{found[2]}", secret))
+    found = _parts(token)
+    expected = _text(_mac(_told(purpose, found[1], found[2], bound), secret))
     if not hmac.compare_digest(expected, found[3]):
         raise TokenError("this link is damaged, or not ours")
     if now.astimezone(UTC).timestamp() >= int(found[2]):
         raise TokenError("this link has expired; ask for a new one")
     return int(found[1])
+
+
+def _parts(token: str) -> re.Match[str]:
+    found = re.fullmatch(r"([1-9][0-9]{0,17})\.([0-9]{1,12})\.([A-Za-z0-9_-]{22})", token, re.ASCII)
+    if not found:
+        raise TokenError("this link is damaged")
+    return found
+
+
+def _told(purpose: str, row: str, expires: str, bound: str) -> str:
+    return f"{purpose}.{row}.{expires}" + (f".{bound}" if bound else "")
 
 
 def _mac(told: str, secret: bytes) -> bytes:

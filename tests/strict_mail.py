@@ -15,7 +15,8 @@ PHRASE = rf"{QUOTED}|{ATOM}(?: {ATOM})*"  # RFC 5322 section 3.2.5; an encoded w
 MAILBOX = re.compile(rf"(?:({PHRASE}) <([^<> ]+)>|([^<> ]+))")
 LIST_ID = re.compile(rf"(?:(?:{PHRASE}) )?<{ATOM}(?:\.{ATOM})+>")  # RFC 2919 section 2
 WORD = re.compile(r"=\?utf-8\?B\?[A-Za-z0-9+/]+={0,2}\?=")  # RFC 2047 section 2
-ONE_URL = re.compile(r"<https://[!-;=?-~]+>")  # RFC 2369 section 2, RFC 8058 section 3.1
+ONE_URL = re.compile(r"<https://[!-;=?-~]+>(?:, <mailto:[!-;=?-~]+>)?")  # RFC 2369 section 2, RFC 8058 section 3.1
+OF_A_LIST = {"List-Unsubscribe", "List-Id", "List-Unsubscribe-Post"}
 QP_LINE = re.compile(rb"(?:[\t !-<>-~]|=[0-9A-F]{2})*=?")  # RFC 2045 section 6.7
 
 ONCE = ["From", "Subject", "To", "Date", "Message-ID", "List-Unsubscribe", "List-Id", "List-Unsubscribe-Post"]
@@ -92,14 +93,18 @@ def _headers(head: bytes) -> dict[str, str]:
             assert WORD.fullmatch(word)
             assert len(word) <= 75
             assert base64.b64decode(word[10:-2]).decode(), "each word holds whole characters"
-    assert set(raw) - {"Reply-To", "Feedback-ID"} == ALWAYS
     assert MSG_ID.fullmatch(raw["Message-ID"]) or not head.isascii()
+    assert raw["MIME-Version"] == "1.0"
+    if "Auto-Submitted" in raw:  # RFC 3834: a program's answer, of no list
+        assert set(raw) - {"Reply-To", "Auto-Submitted"} == ALWAYS - OF_A_LIST
+        assert raw["Auto-Submitted"] == "auto-generated"
+        return raw
+    assert set(raw) - {"Reply-To", "Feedback-ID"} == ALWAYS
     assert LIST_ID.fullmatch(raw["List-Id"])
     assert ONE_URL.fullmatch(raw["List-Unsubscribe"])
     assert raw["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     if "Feedback-ID" in raw:
         assert re.fullmatch(r"[^\s:]+(:[^\s:]+){3}", raw["Feedback-ID"]), "four parts (Gmail)"
-    assert raw["MIME-Version"] == "1.0"
     return raw
 
 

@@ -233,11 +233,15 @@ def test_init_keeps_a_secret_and_briefs_that_are_there(run: Command, tmp_path: P
 def test_what_init_makes_is_private_and_its_secret_is_used(run: Command, fresh: Path) -> None:
     modes = {name: stat.S_IMODE((fresh / name).stat().st_mode) for name in (".env", "newsletter.db")}
     assert modes == {".env": 0o600, "newsletter.db": 0o600}
-    secret = (fresh / ".env").read_text().partition("=")[2].strip()
-    assert len(secret) >= 32
-    assert Settings.load(fresh / "newsletter.toml", {}).need_secret() == secret.encode()
+    lines = [line for line in (fresh / ".env").read_text().splitlines() if not line.startswith("#")]
+    secrets = {name: value for name, _, value in (line.partition("=") for line in lines)}
+    assert sorted(secrets) == ["NEWSLETTER_ERASURE_KEY", "NEWSLETTER_SECRET"]
+    assert all(len(secret) >= 32 for secret in secrets.values())
+    settings = Settings.load(fresh / "newsletter.toml", {})
+    assert settings.need_secret() == secrets["NEWSLETTER_SECRET"].encode()
+    assert settings.need_erasure_secret() == secrets["NEWSLETTER_ERASURE_KEY"].encode()
     everything = [run("doctor"), run("subscribers", "add", "bob@example.org"), run("send", "dayly")]
-    assert all(secret not in done.out + done.err for done in everything)
+    assert all(secret not in done.out + done.err for done in everything for secret in secrets.values())
 
 
 def test_init_that_found_no_room_can_simply_be_run_again(tmp_path: Path) -> None:
@@ -413,7 +417,7 @@ def test_halted_means_halted_for_everyone_until_it_is_lifted(run: Command, fresh
 
 
 def test_nobody_on_the_list_is_a_mistake_that_says_what_to_do(run: Command, fresh: Path) -> None:
-    assert run("subscribers", "leave", "reader@example.com").out == "1 subscription ended\n"
+    assert run("subscribers", "unsubscribe", "reader@example.com").out == "1 subscription ended\n"
     assert "newsletter subscribers add puts people on it" in run("send", "daily").mistake
     assert run("doctor").code == 0, "no fault, but a note"
 
@@ -538,16 +542,17 @@ def test_who_is_suppressed_or_left_is_not_brought_back(run: Command, fresh: Path
     assert run("subscribers", "suppress", "ada@example.org", "--note", "called us").out == "suppressed\n"
     assert run("subscribers", "suppress", "ADA@example.org").out == "was suppressed already\n"
     assert "address 1: that address is suppressed since" in run("subscribers", "add", "ada@example.org").line
-    run("subscribers", "leave", "reader@example.com", "--list", "daily")
+    run("subscribers", "unsubscribe", "reader@example.com", "--list", "daily")
     said = run("subscribers", "add", "reader@example.com", "--evidence", "we like them").mistake
     assert said == "address 1: that address has unsubscribed before; only their own fresh opt-in lifts that"
 
 
 def test_a_list_that_is_not_there_is_named_before_anyone_thinks_they_left_it(run: Command, fresh: Path) -> None:
-    assert run("subscribers", "leave", "reader@example.com", "--list", "dayly").mistake == "there is no list “dayly”"
+    left = run("subscribers", "unsubscribe", "reader@example.com", "--list", "dayly")
+    assert left.mistake == "there is no list “dayly”"
     said = run("subscribers", "add", "ada@example.org", "--list", "dayly", "--evidence", "paper").mistake
-    assert said == "no newsletter goes to a list “dayly” (there is: daily)"
-    assert run("subscribers", "leave", "nobody@example.org").out == "0 subscriptions ended\n"
+    assert said == "there is no list “dayly” (there is: daily)"
+    assert run("subscribers", "unsubscribe", "nobody@example.org").out == "0 subscriptions ended\n"
 
 
 # ------------------------------------------------------------------------------------------ the world outside
@@ -601,7 +606,7 @@ def _as_anyone() -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    "command", [["send", "daily", "--yes"], ["halt"], ["subscribers", "leave", "reader@example.com"]]
+    "command", [["send", "daily", "--yes"], ["halt"], ["subscribers", "unsubscribe", "reader@example.com"]]
 )
 def test_a_database_that_cannot_be_written_is_one_line(fresh: Path, command: list[str]) -> None:
     prefix = _as_anyone()

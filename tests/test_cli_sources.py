@@ -5,6 +5,7 @@ Also what `send --sandbox` and `provider receive` refuse.
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -554,7 +555,11 @@ def test_the_outbox_tells_nothing_afterwards(run: Command, desk: Desk, options: 
 @pytest.mark.slow
 def test_ctrl_c_ends_collecting_at_once_whatever_a_server_does(desk: Desk) -> None:
     with FeedServer() as server:
-        server.answers["/feed"] = lambda connection: None if server.over.wait(60) else None
+
+        def hang(connection: socket.socket) -> None:
+            server.over.wait(60)
+
+        server.answers["/feed"] = hang
         text = desk.file.read_text() + '[fetch]\nallow_networks = ["127.0.0.0/8"]\n'
         desk.file.write_text(text + f'[sources.slow]\nkind = "feed"\nurl = "{server.url("/feed")}"\n')
         newsletter = str(Path(sys.executable).parent / "newsletter")

@@ -11,14 +11,16 @@ ROOT = Path(__file__).parent.parent
 
 HOMES = {
     "alembic": ["newsletter/migrations/"],
+    "babel": ["newsletter/languages.py"],
     "click": ["newsletter/cli/"],
     "cronsim": ["newsletter/schedule.py"],
     "dotenv": ["newsletter/settings.py"],
     "email_validator": ["subscribers/address.py"],
+    "fastapi": ["newsletter/web/"],
     "httpcore2": ["newsletter/fetch.py", "newsletter/guard.py"],
     "httpx2": ["newsletter/fetch.py"],
-    "jinja2": ["newsletter/compile.py"],
-    "lxml": ["newsletter/formats/", "newsletter/markup.py"],
+    "jinja2": ["newsletter/compile.py", "newsletter/web/"],
+    "lxml": ["newsletter/archive.py", "newsletter/formats/", "newsletter/markup.py"],
     "markdown_it": ["newsletter/formats/markdown.py"],
     "mjml": ["newsletter/compile.py"],
     "nh3": ["newsletter/formats/html.py"],
@@ -26,9 +28,11 @@ HOMES = {
     "python_http_client": ["newsletter/providers/sendgrid.py"],
     "rich": ["newsletter/cli/sending.py"],
     "sendgrid": ["newsletter/providers/sendgrid.py"],
-    "sqlite3": ["newsletter/migrations/"],
+    "sqlite3": ["newsletter/migrations/", "subscribers/bulk.py"],
+    "starlette": ["newsletter/web/"],
     "tomllib": ["newsletter/settings.py"],
     "typer": ["newsletter/cli/"],
+    "uvicorn": ["newsletter/web/app.py"],
     "yaml": ["newsletter/formats/markdown.py"],
 }
 

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from newsletter import __version__
-from newsletter.cli import briefs, editions, people, provider, sending, sources, starting
+from newsletter.cli import briefs, editions, lists, people, provider, sending, serving, sources, starting
 from newsletter.cli._shell import FAILED, INTERRUPTED, MISTAKE
 from newsletter.errors import ConfigurationError, NewsletterError
 
@@ -47,11 +47,14 @@ app.command()(sending.preview)
 app.command()(sending.send)
 app.command()(sending.halt)
 app.command()(sending.unhalt)
+app.command()(serving.serve)
 app.add_typer(sources.app, name="sources")
 app.add_typer(briefs.app, name="briefs")
 app.add_typer(editions.app, name="editions")
 app.add_typer(provider.app, name="provider")
+app.add_typer(lists.app, name="lists")
 app.add_typer(people.app, name="subscribers")
+app.add_typer(serving.app, name="notices")
 
 
 def main() -> NoReturn:

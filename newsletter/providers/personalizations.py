@@ -20,7 +20,7 @@ from string import ascii_letters, digits
 from typing import Any
 
 from newsletter.edition import AttemptId, Blank, DeliveryId, Message, Receipt, Recipient, Result, spelling
-from newsletter.mime import HeaderError, Mould, feedback_id, phrase
+from newsletter.mime import HeaderError, Mould, feedback_id, list_unsubscribe, phrase
 from subscribers import AddressError, parse
 
 MOST_RECIPIENTS = 1_000  # of one request
@@ -39,9 +39,9 @@ _NO_ROOM = "this request had no room for them"
 _NOT_IN_NAMES = re.compile(r"[;,\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # to.name takes no ";" and no ","
 
 # Characters for private use, which no address and no URL has: where in a personalization a recipient's own goes.
-_MARKS = re.compile("([\ue000-\ue009])")
-_MAILED, _TO_NAME, _ATTEMPT, _DELIVERY, *_PAIRS = map(chr, range(0xE000, 0xE00A))
-_ADDRESS_TEXT, _ADDRESS_HTML, _NAME_TEXT, _NAME_HTML, _TOKEN_TEXT, _TOKEN_HTML = _PAIRS
+_MARKS = re.compile("([\ue000-\ue00b])")
+_MAILED, _TO_NAME, _ATTEMPT, _DELIVERY, *_PAIRS = map(chr, range(0xE000, 0xE00C))
+_ADDRESS_TEXT, _ADDRESS_HTML, _NAME_TEXT, _NAME_HTML, _TOKEN_TEXT, _TOKEN_HTML, _ACTION_TEXT, _ACTION_HTML = _PAIRS
 _FOR_HTML = str.maketrans(dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True)))
 
 
@@ -108,7 +108,7 @@ def _frame(message: Message, *, sandbox: bool) -> _Frame:
     Mould(replace(message, text="", html=""))  # judges the headers that all share, as for any other way of sending
     sender = message.sender
     list_id = f"{phrase(sender.list_name, first=9)} <{sender.list_id}>" if sender.list_name else f"<{sender.list_id}>"
-    headers = {"List-Id": list_id.replace("\r\n", "")}
+    headers = {"Auto-Submitted": "auto-generated"} if message.auto else {"List-Id": list_id.replace("\r\n", "")}
     if message.slot:
         headers["Feedback-ID"] = feedback_id(message)
     if not sender.from_address.isascii():
@@ -135,7 +135,7 @@ def _frame(message: Message, *, sandbox: bool) -> _Frame:
     if sandbox:
         shared["mail_settings"] = {"sandbox_mode": {"enable": True}}
     # A stand-in's values show where an address, a name and a token go.
-    values = Recipient(DeliveryId(""), _ADDRESS_TEXT, _NAME_TEXT, _TOKEN_TEXT).values(sender)
+    values = Recipient(DeliveryId(""), _ADDRESS_TEXT, _NAME_TEXT, _TOKEN_TEXT, _ACTION_TEXT).values(sender)
     if not _URL.fullmatch(values["leave_url"].replace(_TOKEN_TEXT, "t")):
         raise HeaderError("the address to leave by is no URL in ASCII")
     parts = (message.text, message.html)
@@ -144,10 +144,14 @@ def _frame(message: Message, *, sandbox: bool) -> _Frame:
         f'{_json(spelling(message.nonce, name, html=html))}:"{_marked(values[name], html=html)}"'
         for name, html in sorted((blank.name, blank.html) for blank in blanks)
     )
+    leaving = list_unsubscribe(sender, _TOKEN_TEXT).replace("\r\n", "")
+    own = (
+        f'"headers":{{"List-Unsubscribe":"{_marked(leaving, html=False)}",'
+        f'"List-Unsubscribe-Post":"List-Unsubscribe=One-Click"}},'
+    )
     pieces = _MARKS.split(
         f',{{"to":[{{"email":"{_MAILED}"{_TO_NAME}}}],'
-        f'"headers":{{"List-Unsubscribe":"<{_marked(values["leave_url"], html=False)}>",'
-        f'"List-Unsubscribe-Post":"List-Unsubscribe=One-Click"}},"substitutions":{{{substitutions}}},'
+        f'{"" if message.auto else own}"substitutions":{{{substitutions}}},'
         f'"custom_args":{{"attempt_id":"{_ATTEMPT}","delivery_id":"{_DELIVERY}"}}}}'
     )
     return _Frame(
@@ -245,6 +249,7 @@ def _columns(people: Sequence[Recipient], mailed: list[str], attempt: AttemptId)
     shown, shown_html = _written([recipient.name or recipient.address for recipient in people])
     addresses, addresses_html = _written([recipient.address for recipient in people])
     tokens, tokens_html = _written([recipient.token for recipient in people])
+    actions, actions_html = _written([recipient.action for recipient in people])
     to_names = shown
     if not _presentable("".join(names)):
         names = [name if _presentable(name) else _made_presentable(name) for name in names]
@@ -261,6 +266,8 @@ def _columns(people: Sequence[Recipient], mailed: list[str], attempt: AttemptId)
         _NAME_HTML: shown_html,
         _TOKEN_TEXT: tokens,
         _TOKEN_HTML: tokens_html,
+        _ACTION_TEXT: actions,
+        _ACTION_HTML: actions_html,
         _ATTEMPT: [_json(attempt)[1:-1]] * len(people),
         _DELIVERY: _written([recipient.delivery for recipient in people])[0],
     }

@@ -65,7 +65,7 @@ def upgrade() -> None:
     op.create_table('request',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('at', subscribers.db.Instant(), nullable=False),
-    sa.Column('wish', sa.Enum('join', 'link', name='wish', native_enum=False, create_constraint=True, length=20), nullable=False),
+    sa.Column('wish', sa.Enum('join', 'link', 'change', name='wish', native_enum=False, create_constraint=True, length=20), nullable=False),
     sa.Column('address', sa.String(length=254), nullable=False),
     sa.Column('key', sa.String(length=320), nullable=False),
     sa.Column('domain', sa.String(length=255), nullable=False),
@@ -77,7 +77,9 @@ def upgrade() -> None:
     sa.Column('ip', sa.String(length=45), nullable=True),
     sa.Column('agent', sa.String(length=300), nullable=True),
     sa.Column('settled_at', subscribers.db.Instant(), nullable=True),
+    sa.Column('subscriber_id', sa.Integer(), nullable=True),
     sa.ForeignKeyConstraint(['statement_id'], ['consent_statement.id'], name=op.f('fk_request_statement_id')),
+    sa.ForeignKeyConstraint(['subscriber_id'], ['subscriber.id'], name=op.f('fk_request_subscriber_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_request'))
     )
     with op.batch_alter_table('request', schema=None) as batch_op:
@@ -85,6 +87,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_request_ip_at', ['ip', 'at'], unique=False)
         batch_op.create_index('ix_request_key_at', ['key', 'at'], unique=False)
         batch_op.create_index(batch_op.f('ix_request_settled_at'), ['settled_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_request_subscriber_id'), ['subscriber_id'], unique=False)
 
     # Two tables are made anew by hand: batch mode loses a CHECK that it did not write, and cannot fill a new column.
     op.create_table('mailing_list_new',

@@ -1,0 +1,104 @@
+"""Importing and exporting a large list, as the commands that a person runs, while another process writes beside them.
+
+The file has an address and, for every other person, a name, in no order. The second import meets nobody new. The other
+process makes a short write every 20 ms, as `serve` and `send` do, and says how long the slowest had to wait. Memory is
+that of the command's process and of the one that reads the file beside it, together.
+"""
+
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmarks.collecting import _measured
+
+ROWS = 1_000_000
+_PROVIDERS = ("example.org", "mail.example.com", "post.example.net")
+_CONFIGURATION = (
+    '[site]\nname = "Bench"\nurl = "https://news.example.org"\npostal_address = "1 Street"\n'
+    '[provider]\nkind = "outbox"\n[sources.desk]\nkind = "folder"\npath = "."\n[newsletters.daily]\n'
+    'title = "Daily"\nfrom = "D <d@news.example.org>"\nlists = ["daily"]\n'
+)
+
+
+def write_people(file: Path, rows: int = ROWS) -> None:
+    """A file of people, the same for the same number."""
+    chance = random.Random(rows)
+    with file.open("w", encoding="utf-8") as out:
+        out.write("email,name\n")
+        for number in range(rows):
+            local = f"{chance.choice(('ada', 'Bob', 'carol'))}.{chance.getrandbits(40):x}"
+            name = f"Name Number {number}" if number % 2 else ""
+            out.write(f"{local}@{chance.choice(_PROVIDERS)},{name}\n")
+
+
+def transfer(rows: int = ROWS) -> dict[str, Any]:
+    """Import twice and export once; of each seconds, rows a second, megabytes, and the longest lock and wait in ms."""
+    newsletter = [sys.executable, "-m", "newsletter", "subscribers"]
+    found: dict[str, Any] = {"rows": rows}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config, file = folder / "newsletter.toml", folder / "people.csv"
+        config.write_text(_CONFIGURATION, encoding="utf-8")
+        write_people(file, rows)
+        told = ["--config", str(config)]
+        subprocess.run([*newsletter, "export", *told], check=True, stdout=subprocess.DEVNULL)  # makes the database
+        command = [*newsletter, "import", str(file), "--confirmed", "--evidence", "bench", "--json", *told]
+        for run in ("first", "second"):
+            with subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.transfers", str(folder / "newsletter.db")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as beside:
+                seconds, megabytes, said = _measured(command)
+                waits = json.loads(beside.communicate("\n")[0])
+            done = json.loads(said)
+            found[run] = {
+                "seconds": seconds,
+                "rows_per_second": rows / seconds,
+                "megabytes": megabytes,
+                "longest_lock_ms": done["longest_lock_ms"],
+                "added": done["added"],
+                "unchanged": done["unchanged"],
+                "others": waits,
+            }
+        out = ["--out", str(folder / "out.csv")]
+        seconds, megabytes, _ = _measured([*newsletter, "export", *out, *told])
+        found["export"] = {"seconds": seconds, "rows_per_second": rows / seconds, "megabytes": megabytes}
+    return found
+
+
+def _write_beside(database: str) -> None:
+    """Make short writes until a line comes in; then tell how many, and of their waits the longest and the 99 %."""
+    waits: list[float] = []
+    with closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE IF NOT EXISTS bench (id INTEGER PRIMARY KEY, at REAL)")
+        over = _line_waiting()
+        while not over():
+            start = time.perf_counter()
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("INSERT INTO bench (at) VALUES (?)", (start,))
+            connection.execute("COMMIT")
+            waits.append((time.perf_counter() - start) * 1000)
+            time.sleep(0.02)
+        connection.execute("DROP TABLE bench")
+    waits.sort()
+    print(json.dumps({"writes": len(waits), "longest_ms": waits[-1], "p99_ms": waits[int(len(waits) * 0.99)]}))
+
+
+def _line_waiting() -> Any:
+    import select
+
+    return lambda: select.select([sys.stdin], [], [], 0)[0]
+
+
+if __name__ == "__main__":
+    _write_beside(sys.argv[1])

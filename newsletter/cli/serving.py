@@ -1,0 +1,75 @@
+"""The web pages, and the notices that they ask for."""
+
+import logging
+import os
+from typing import Annotated
+
+import typer
+
+from newsletter.cli._shell import DEFAULT, AsJson, Config, opened, print_json, print_lines
+from newsletter.errors import ConfigurationError
+
+app = typer.Typer(rich_markup_mode=None, help="Mails outside any edition: confirmations, links, welcomes.")
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 for any free one.", min=0, max=65_535)] = 8000,
+    config: Config = DEFAULT,
+) -> None:
+    """Serve the pages that subscribers meet, and send the notices that they ask for. Ctrl-C or SIGTERM ends it."""
+    import socket
+
+    from newsletter import people
+    from newsletter.web import app as web
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    with opened(config) as newsroom:
+        people.ensure_lists(newsroom)
+        _ = newsroom.provider  # its own mistakes are told before anybody waits for a page
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listener = socket.create_server((host, port), family=family, backlog=512)
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}") from None
+        with listener:
+            shown = f"[{host}]" if ":" in host else host
+            told = f"serving {newsroom.settings.site.name} at http://{shown}:{listener.getsockname()[1]}"
+            web.serve(newsroom, listener, lambda: print(told, flush=True))
+
+
+@app.callback(invoke_without_command=True)
+def notices(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(help="How many, newest first.", min=1)] = 20,
+    config: Config = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Show the latest notices, and how each fared."""
+    if context.invoked_subcommand is not None:
+        return
+    from newsletter import people, roster
+
+    with opened(config) as newsroom:
+        account = people.notices_account(newsroom, limit)
+    if as_json:
+        print_json([roster.notice_json(one) for one in account.latest])
+    else:
+        print_lines(roster.notice_lines(account))
+
+
+@app.command("send")
+def notices_send(config: Config = DEFAULT) -> None:
+    """Settle the requests that came in and send the notices that are due, once. `serve` does so by itself."""
+    from newsletter import roster
+    from newsletter.notices import Sender, settle_requests
+    from newsletter.work import purge_all
+
+    with opened(config) as newsroom:
+        settled = settle_requests(newsroom.engine, newsroom.settings, newsroom.clock)
+        came_to = Sender(newsroom.engine, newsroom.settings, newsroom.provider, newsroom.clock).run()
+        purged = purge_all(newsroom)
+    print(f"{roster.many(settled, 'request')} settled")
+    print_lines(roster.notices_sent_lines(came_to))
+    if purged:
+        print(f"{roster.many(purged, 'row')} had had their time, and are gone")

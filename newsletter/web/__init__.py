@@ -1,0 +1,1 @@
+"""The faces on the web: what subscribers meet (`public`), put together and guarded in `app`."""
