@@ -230,12 +230,12 @@ def transferring() -> None:
     found = transfer()
     for run, target in (("first", "at least 50,000 rows/s"), ("second", "at least 50,000 rows/s")):
         one = found[run]
-        row(f"{run} import, {one['seconds']:.1f} s", f"{one['rows_a_second']:,.0f} rows/s", target)
+        row(f"{run} import, {one['seconds']:.1f} s", f"{one['rows_per_second']:,.0f} rows/s", target)
         row("  longest write lock", f"{one['longest_lock_ms']:.0f} ms", "at most 250 ms")
-        row("  longest wait of the other's write", f"{one['longest_wait_ms']:.0f} ms", "under 1,000 ms")
+        row("  longest wait of the other's write", f"{one['others']['longest_ms']:.0f} ms", "under 1,000 ms")
         row("  memory", f"{one['megabytes']:.0f} MB", "under 200 MB")
     one = found["export"]
-    row("export as CSV", f"{one['rows_a_second']:,.0f} rows/s", "at least 150,000 rows/s")
+    row("export as CSV", f"{one['rows_per_second']:,.0f} rows/s", "at least 150,000 rows/s")
     row("  memory", f"{one['megabytes']:.0f} MB", "under 200 MB")
 
 
