@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.collecting import ENTRIES, FEEDS, collect_twice
 from benchmarks.personalizations import build_requests
-from benchmarks.transfers import transfer
+from benchmarks.transfers import one_click_beside_an_import, transfer
 from newsletter import compile as compiler
 from newsletter import formats, markup
 from newsletter.edition import Contents, DeliveryId, Message, Recipient, Sender
@@ -237,6 +237,10 @@ def transferring() -> None:
     one = found["export"]
     row("export as CSV", f"{one['rows_per_second']:,.0f} rows/s", "at least 150,000 rows/s")
     row("  memory", f"{one['megabytes']:.0f} MB", "under 200 MB")
+    posts = one_click_beside_an_import()
+    row(
+        f"{posts['posts']} one-click POSTs beside an import, longest", f"{posts['longest_ms']:.0f} ms", "under 1,000 ms"
+    )
 
 
 def main() -> None:

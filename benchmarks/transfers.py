@@ -8,10 +8,12 @@ that of the command's process and of the one that reads the file beside it, toge
 import json
 import random
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,39 @@ def transfer(rows: int = ROWS) -> dict[str, Any]:
         seconds, megabytes, _ = _measured([*newsletter, "export", *out, *told])
         found["export"] = {"seconds": seconds, "rows_per_second": rows / seconds, "megabytes": megabytes}
     return found
+
+
+def one_click_beside_an_import(rows: int = 400_000, readers: int = 400) -> dict[str, Any]:
+    """Post one click after the other to `serve` while a file is imported: how many, and their longest milliseconds."""
+    newsletter = [sys.executable, "-m", "newsletter"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config, file = folder / "newsletter.toml", folder / "people.csv"
+        config.write_text(_CONFIGURATION, encoding="utf-8")
+        (folder / ".env").write_text(f"NEWSLETTER_SECRET={'s' * 40}\nNEWSLETTER_ERASURE_KEY={'e' * 40}\n")
+        write_people(file, rows)
+        told = ["--config", str(config)]
+        people = "\n".join(f"reader{number}@example.org" for number in range(readers))
+        add = [*newsletter, "subscribers", "add", "--from", "-", "--evidence", "bench", *told]
+        subprocess.run(add, input=people, text=True, check=True, stdout=subprocess.DEVNULL)
+        with closing(sqlite3.connect(folder / "newsletter.db")) as connection:
+            links = [link for (link,) in connection.execute("SELECT link FROM subscriber")]
+        took: list[float] = []
+        serve = [*newsletter, "serve", "--port", "0", *told]
+        importing = [*newsletter, "subscribers", "import", str(file), "--confirmed", "--evidence", "bench", *told]
+        with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as site:
+            assert site.stdout is not None
+            url = site.stdout.readline().split()[-1]
+            with subprocess.Popen(importing, stdout=subprocess.DEVNULL) as process:
+                while process.poll() is None and links:
+                    start = time.perf_counter()
+                    leave = f"{url}/u/{links.pop()}/daily"
+                    with urllib.request.urlopen(leave, b"List-Unsubscribe=One-Click", timeout=30) as answer:
+                        assert answer.status == 200
+                    took.append((time.perf_counter() - start) * 1000)
+                    time.sleep(0.02)
+            site.terminate()
+    return {"posts": len(took), "longest_ms": max(took), "median_ms": statistics.median(took)}
 
 
 def _write_beside(database: str) -> None:
