@@ -7,6 +7,7 @@ The link in a notice is signed when it is mailed, so that its time runs from the
 """
 
 import hashlib
+import logging
 import os
 import random
 from collections import Counter
@@ -31,6 +32,7 @@ from subscribers import AddressChange, State, Subscriber, Subscription, ToMail, 
 
 MOST_TRIES = 12  # with the longest back-off of 15 minutes: about two hours, after which a link is of little use
 KEPT = timedelta(days=30)  # what was mailed, for the desk to look up
+_log = logging.getLogger("newsletter.notices")
 _AT_ONCE = 100  # so that a claim holds the write lock shortly
 _SETTLED_AT_ONCE = 50
 
@@ -203,7 +205,7 @@ class Sender:
             return "/preferences", ()
         if notice.kind is NoticeKind.CHANGE:
             change = session.get(AddressChange, notice.about_id)
-            if change is None or change.address != notice.address:
+            if change is None or (change.address, change.subscriber_id) != (notice.address, notice.subscriber_id):
                 return "asked for another address since"
             return f"/a/{subscribers.change_token(change, now=now, secret=secret)}", ()
         return self._about_subscription(session, notice, now, secret)
@@ -213,7 +215,9 @@ class Sender:
     ) -> tuple[str, tuple[str, ...]] | str:
         subscription = session.get(Subscription, notice.about_id)
         expected = State.PENDING if notice.kind is NoticeKind.CONFIRM else State.CONFIRMED
-        if subscription is None or subscription.state is not expected:
+        # The owner, too: SQLite gives the id of a deleted row again.
+        theirs = subscription is not None and subscription.subscriber_id == notice.subscriber_id
+        if subscription is None or not theirs or subscription.state is not expected:
             return "no request waits any more" if notice.kind is NoticeKind.CONFIRM else "left since"
         if notice.kind is NoticeKind.WELCOME:
             latest = archive.latest_of(session, notice.newsletter)
@@ -262,8 +266,7 @@ class Sender:
                     notice.state, notice.done_at, notice.address = NoticeState.DONE, now, None
                     notice.provider_id, notice.note = answer.provider_id, None
                 elif answer is not None and answer.result is Result.REFUSED:
-                    notice.state, notice.done_at, notice.address = NoticeState.REFUSED, now, None
-                    notice.note = (answer.reason or "no reason given")[:500]
+                    _refuse(notice, answer.reason or "no reason given", now)
                 else:
                     self._again(notice, answer, error, now)
                 came_to[notice.state] += 1
@@ -276,12 +279,18 @@ class Sender:
         if isinstance(error, Throttled) or not isinstance(error, DispatchError | None):
             notice.tries -= 1  # its turn has not come, or a template is broken: no fault of the notice
         if notice.tries >= MOST_TRIES:
-            notice.state, notice.done_at, notice.address = NoticeState.REFUSED, now, None
+            _refuse(notice, said, now)
             return
         wait = error.retry_after if isinstance(error, Throttled) else back_off(notice.tries, self.jitter)
         if answer is not None and answer.retry_after:
             wait = max(wait, answer.retry_after)
         notice.state, notice.due_at = NoticeState.PENDING, now + wait
+
+
+def _refuse(notice: Notice, why: str, now: datetime) -> None:
+    """Give a notice up, and say so in the log: nobody looks at the table every day."""
+    notice.state, notice.done_at, notice.address, notice.note = NoticeState.REFUSED, now, None, why[:500]
+    _log.warning("notices.refused: %s notice %s, after %s tries: %s", notice.kind, notice.id, notice.tries, why)
 
 
 def message_of(  # noqa: PLR0917 # what a notice says

@@ -278,8 +278,11 @@ def unsuppress(newsroom: Newsroom, address: str, *, actor: str, note: str | None
     with transaction(newsroom.engine) as session:
         mailbox = parse(address)
         found = subscribers.unsuppress(session, mailbox, now=newsroom.clock(), actor=actor, note=note)
-        if found is None:
-            subscribers.refuse_erased(session, mailbox.key, newsroom.settings.erasure_secret)
+        secret = newsroom.settings.erasure_secret
+        if found is None and secret is not None:
+            if subscribers.unbar_erased(session, mailbox, secret=secret, now=newsroom.clock(), actor=actor):
+                return Reason.ERASED
+            subscribers.refuse_erased(session, mailbox.key, secret)
         return found
 
 
@@ -390,7 +393,14 @@ def drop_from_events(session: Session, address: str) -> None:
     """Take an address that is no longer anybody's here out of what providers told."""
     if address:
         session.execute(
-            update(EventRecord).where(func.lower(col(EventRecord.address)) == address.lower()).values(address=None)
+            update(EventRecord)
+            .where(
+                or_(
+                    func.lower(col(EventRecord.address)) == address.lower(),  # SQLite's lower() knows ASCII alone
+                    col(EventRecord.address).in_([address, parse(address).key]),
+                )
+            )
+            .values(address=None)
         )
 
 

@@ -147,6 +147,7 @@ def unsuppressed_line(reason: Reason | None) -> str:
         return "was not suppressed"
     after = {
         Reason.COMPLAINT: "the person must ask to join again, and confirm, before they are mailed",
+        Reason.ERASED: "what stood against them before they were erased is lifted; their own opt-in brings them back",
         Reason.HARD_BOUNCE: "their subscriptions stand again as they did",
     }.get(reason, "their subscriptions stand as they are")
     return f"lifted ({reason}): {after}"

@@ -1,50 +1,42 @@
 """The work that goes on beside serving pages: requests settled, notices sent, what has had its time taken away.
 
-One thread. What it does is on record before and after, so that any number of processes may run it on one database, and
-one that is killed is made up for by the next.
+It goes on in a process of its own, at its own pace, so that no page is quick or slow by what an address that was typed
+into it makes of this work: nobody can be told from a stranger that way. What it does is on record before and after; any
+number of processes may do it on one database, and one that is killed is made up for by the next.
 """
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 from newsletter import notices
 from newsletter.errors import ConfigurationError, NewsletterError
 from newsletter.newsroom import Newsroom
 from subscribers import purge, transaction
 
-LOOK_AGAIN = timedelta(seconds=5)  # for what other processes wrote down; what this one takes wakes it at once
+LOOK_AGAIN = timedelta(seconds=2)
 PURGE_EVERY = timedelta(hours=1)
 AFTER_A_FAULT = timedelta(seconds=30)
+_STARTED_AGAIN = timedelta(seconds=5)  # after the other process has ended by itself
 _log = logging.getLogger("newsletter.work")
 
 
 class Work:
-    """The thread. `due` is set by whoever has just written something down for it."""
+    """Does the work, again and again."""
 
-    def __init__(self, newsroom: Newsroom, due: threading.Event) -> None:
-        self._newsroom, self._due = newsroom, due
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="newsletter-work", daemon=True)
+    def __init__(self, newsroom: Newsroom) -> None:
+        self._newsroom = newsroom
         self._purge_at = 0.0
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after what is being done."""
-        self._over.set()
-        self._due.set()
-        self._thread.join(60)
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            wait = LOOK_AGAIN if self.once() else AFTER_A_FAULT
-            self._due.wait(wait.total_seconds())
-            self._due.clear()
+    def run(self, over: threading.Event) -> None:
+        """Go on until it is over, whatever fails."""
+        while not over.is_set():
+            over.wait((LOOK_AGAIN if self.once() else AFTER_A_FAULT).total_seconds())
 
     def once(self) -> bool:
         """Do all that is due, each thing whatever becomes of the others. False where one of them failed."""
@@ -73,6 +65,35 @@ class Work:
         if time.monotonic() >= self._purge_at:
             self._purge_at = time.monotonic() + PURGE_EVERY.total_seconds()
             purge_all(self._newsroom)
+
+
+class Beside:
+    """The same in a process of its own, which ends with this one, and is started again where it ends by itself."""
+
+    def __init__(self, config: Path) -> None:
+        command = [sys.executable, "-m", "newsletter", "notices", "work", "--with-parent", "--config", str(config)]
+        self._command = command
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="newsletter-work", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after what is being done."""
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            with subprocess.Popen(self._command, stdin=subprocess.PIPE) as process:  # noqa: S603 # this very program
+                while process.poll() is None and not self._over.wait(0.2):
+                    pass
+            # Leaving the block closes its input, at whose end it ends, and waits for that.
+            if not self._over.is_set():
+                _log.error("work.ended: exit code %s; it is started again", process.returncode)
+                self._over.wait(_STARTED_AGAIN.total_seconds())
 
 
 def purge_all(newsroom: Newsroom) -> int:

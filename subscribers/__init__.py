@@ -27,6 +27,7 @@ from subscribers.lifecycle import (
     confirmation_token,
     ensure_list,
     find,
+    is_barred,
     is_suppressed,
     judge_erasures,
     leave,
@@ -90,6 +91,7 @@ from subscribers.rights import (
     mark_erased,
     prefer,
     rights_token,
+    unbar_erased,
 )
 from subscribers.tokens import expiry_of, new_link
 
@@ -157,6 +159,7 @@ __all__ = [
     "invitable",
     "invite",
     "invited_since",
+    "is_barred",
     "is_suppressed",
     "judge_erasures",
     "leave",
@@ -180,6 +183,7 @@ __all__ = [
     "suppress",
     "take",
     "transaction",
+    "unbar_erased",
     "undo",
     "undo_token",
     "unsettled",

@@ -55,12 +55,15 @@ def _careful(text: str) -> str:
     except (EmailNotValidError, UnicodeError) as error:
         # Its sentences quote no part of the address but single characters.
         raise AddressError(f"expected an address such as ada@example.org: {error}") from None
+    if unicodedata.normalize("NFKC", found.local_part) != found.local_part:
+        # "ﬁona" looks like "fiona", and is another mailbox: who joins first must not stand in the other's place.
+        raise AddressError("expected an address such as ada@example.org: it has characters that only look like others")
     return f"{found.local_part}@{found.ascii_domain}"
 
 
 def key(address: str) -> str:
-    """What two spellings of one mailbox share: NFKC, case folded. `address` has been through `parse`."""
-    return unicodedata.normalize("NFKC", address).casefold()
+    """What two spellings of one mailbox share: NFKC, in lower case. `address` has been through `parse`."""
+    return unicodedata.normalize("NFKC", address).lower()
 
 
 def clean_name(text: str | None) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from sqlalchemy import and_, or_
 from sqlmodel import Session, col, select
 
 from subscribers import erasure, tokens
@@ -110,6 +111,9 @@ def add_confirmed(
     """
     _refuse_suppressed(session, mailbox.key)
     refuse_erased(session, mailbox.key, erasure_secret)
+    known = find(session, mailbox)
+    if known is not None and (said := _objects(session, known)) is not None:
+        raise NotAllowed(f"that address has {said} before; only their own fresh opt-in lifts that")
     subscriber = _subscriber(session, mailbox, now, None)
     subscription = _subscription(session, subscriber, to, now)
     if subscription.state in {State.UNSUBSCRIBED, State.BOUNCED, State.COMPLAINED}:
@@ -138,34 +142,35 @@ def confirmation_token(
 
 
 def requested(session: Session, token: str, *, now: datetime, secret: bytes) -> list[Subscription]:
-    """The subscriptions that a token confirms: all that were asked for at once. Changes nothing.
+    """The subscription that a token confirms, first, and what else the person was asked about. Changes nothing.
 
-    Raises TokenError; NotAllowed where it was ended since.
+    Raises TokenError; NotAllowed where the request was ended since.
     """
-    subscription = session.get(Subscription, tokens.row_of(token))
+    row = tokens.verify(token, CONFIRM, now, secret)
+    subscription = session.get(Subscription, row)
     if subscription is None:  # nobody confirmed it in time
         raise TokenError("this link has expired; ask to join again")
     asked = _asked(session, subscription)
     earlier = requests_of(session, subscription.subscriber_id, subscription.list_id)
     bound = tokens.bound_among(token, CONFIRM, secret, [asked, *map(_bound_to, earlier)])
-    tokens.verify(token, CONFIRM, now, secret, bound=bound or asked)
+    if bound is None:
+        raise TokenError("this link has expired; ask to join again")
     if subscription.state is State.CONFIRMED and bound == asked:
         return [subscription]
     subscriber = session.get_one(Subscriber, subscription.subscriber_id)
     _refuse_suppressed(session, subscriber.key)
     if subscription.state is not State.PENDING or bound != asked:
         raise NotAllowed("that subscription was ended since; ask to join again")
-    return list(
-        session.exec(
-            select(Subscription)
-            .where(
-                Subscription.subscriber_id == subscription.subscriber_id,
-                Subscription.state == State.PENDING,
-                Subscription.changed_at == subscription.changed_at,
-            )
-            .order_by(col(Subscription.id))
+    others = session.exec(
+        select(Subscription)
+        .where(
+            Subscription.subscriber_id == subscription.subscriber_id,
+            Subscription.state == State.PENDING,
+            Subscription.id != subscription.id,
         )
+        .order_by(col(Subscription.id))
     )
+    return [subscription, *others]
 
 
 def confirm(
@@ -177,15 +182,17 @@ def confirm(
     actor: str = "subscriber",
     origin: Origin = Origin(Way.LINK),  # noqa: B008 # frozen
     erasure_secret: bytes | None = None,
+    shown: Collection[int] = (),
 ) -> list[Subscription]:
-    """Confirm by token whatever was asked for with it; a second time changes nothing.
+    """Confirm the subscription of a token, and of what else was asked what was `shown`; a second time changes nothing.
 
+    `shown` are ids of subscriptions: a request that came in since the person read the page is not confirmed with it.
     Gives what became confirmed just now. An erasure is over with it. Raises TokenError and NotAllowed as `requested`
     does.
     """
     confirmed = []
-    for subscription in requested(session, token, now=now, secret=secret):
-        if subscription.state is State.PENDING:
+    for place, subscription in enumerate(requested(session, token, now=now, secret=secret)):
+        if subscription.state is State.PENDING and (place == 0 or subscription.id in shown):
             _confirm(session, subscription, now, actor, origin, "confirmation link")
             confirmed.append(subscription)
     if confirmed:
@@ -199,15 +206,41 @@ def join_at_once(
 ) -> bool:
     """Confirm a request without a link, where its list takes it so. True where it is confirmed now.
 
-    Whoever left, bounced or complained before confirms by a link whatever the list says.
+    Whoever left, bounced or complained before, on any list, confirms by a link whatever the list says.
     """
     to = session.get_one(MailingList, subscription.list_id)
     if subscription.state is not State.PENDING or to.opt_in is not OptIn.SINGLE:
         return False
-    if last_word(session, subscription.subscriber_id, subscription.list_id) in _AGAINST:
+    if _has_said_no(session, subscription.subscriber_id):
         return False
     _confirm(session, subscription, now, actor, origin, evidence)
     return True
+
+
+def _has_said_no(session: Session, subscriber_id: int) -> bool:
+    """Whether a person ever left, bounced or complained, on whatever list."""
+    against = select(ConsentEvent.id).where(
+        ConsentEvent.subscriber_id == subscriber_id, col(ConsentEvent.event).in_(_AGAINST)
+    )
+    return session.exec(against.limit(1)).first() is not None
+
+
+def _objects(session: Session, subscriber: Subscriber) -> str | None:
+    """What a person said against being mailed at all, and has not taken back by a link since; None for nothing."""
+    if any(one.state is State.COMPLAINED for one in subscriptions(session, subscriber)):
+        return "complained"
+    last = session.exec(
+        select(ConsentEvent)
+        .where(
+            ConsentEvent.subscriber_id == subscriber.id,
+            or_(col(ConsentEvent.evidence) == EVERYTHING, col(ConsentEvent.event) == Happening.CONFIRMED),
+        )
+        .order_by(col(ConsentEvent.id).desc())
+    ).first()
+    return "left everything" if last is not None and last.event is Happening.LEFT else None
+
+
+EVERYTHING = "everything"  # the log's note on leaving all lists at once
 
 
 def _confirm(  # noqa: PLR0917 # who, when, by which way, on what grounds
@@ -247,22 +280,41 @@ def leave(
     actor: str,
     origin: Origin = BY_OPERATOR,
 ) -> Done:
-    """End a person's subscriptions to the lists of these slugs, None for all. Idempotent."""
+    """End a person's subscriptions to the lists of these slugs, None for all. Idempotent.
+
+    Whoever bounced or complained may leave, too: what lifts that later must not bring them back. An operator's word is
+    logged where they had left already, so that no undoing comes after it.
+    """
     rows = session.exec(
         select(Subscription, MailingList).where(
-            Subscription.subscriber_id == subscriber.id,
-            Subscription.list_id == MailingList.id,
-            col(Subscription.state).in_([State.PENDING, State.CONFIRMED]),
+            Subscription.subscriber_id == subscriber.id, Subscription.list_id == MailingList.id
         )
     ).all()
-    ended = [subscription for subscription, of in rows if slugs is None or of.slug in slugs]
+    theirs = [subscription for subscription, of in rows if slugs is None or of.slug in slugs]
+    ended = [one for one in theirs if one.state is not State.UNSUBSCRIBED]
+    again = [one for one in theirs if one not in ended and _is_news(session, one, origin)]
+    note = EVERYTHING if slugs is None else None
     events = []
     for subscription in ended:
         before = {"state": str(subscription.state)}
         subscription.state, subscription.changed_at = State.UNSUBSCRIBED, now
-        events.append(_log(session, subscription, Happening.LEFT, now, actor, origin, before=before))
+        events.append(_log(session, subscription, Happening.LEFT, now, actor, origin, evidence=note, before=before))
+    for subscription in again:
+        _log(session, subscription, Happening.LEFT, now, actor, origin, evidence=note)
     session.flush()
     return Done(len(ended), tuple(event.id or 0 for event in events))
+
+
+def _is_news(session: Session, subscription: Subscription, origin: Origin) -> bool:
+    """Whether a leaving says more than the log does: an operator's, after one that a page could still undo."""
+    if origin.way not in {Way.OPERATOR, Way.MAIL}:
+        return False
+    last = session.exec(
+        select(ConsentEvent)
+        .where(ConsentEvent.subscriber_id == subscription.subscriber_id, ConsentEvent.list_id == subscription.list_id)
+        .order_by(col(ConsentEvent.id).desc())
+    ).first()
+    return last is not None and last.way is Way.PAGE
 
 
 def pause(
@@ -311,7 +363,7 @@ def undo(session: Session, token: str, subscriber: Subscriber, *, now: datetime,
 
     Idempotent. Raises TokenError for a token that is not of what this person's link did.
     """
-    first = session.get(ConsentEvent, tokens.row_of(token))
+    first = session.get(ConsentEvent, tokens.verify(token, UNDO, now, secret))
     if first is None or first.subscriber_id != subscriber.id:
         raise TokenError("this link is damaged, or not ours")
     together = session.exec(
@@ -322,7 +374,7 @@ def undo(session: Session, token: str, subscriber: Subscriber, *, now: datetime,
             col(ConsentEvent.id) >= first.id,
         )
     ).all()
-    tokens.verify(token, UNDO, now, secret, bound=str(len(together)))
+    tokens.verify_bound(token, UNDO, secret, str(len(together)))
     changed = sum(_undo_one(session, subscriber, event, now, origin) for event in together)
     session.flush()
     return changed
@@ -336,13 +388,12 @@ def _undo_one(session: Session, subscriber: Subscriber, event: ConsentEvent, now
                 Subscription.subscriber_id == subscriber.id, Subscription.list_id == event.list_id
             )
         ).first()
-        suppressed = session.get(Suppression, subscriber.key) is not None
-        if subscription is None or suppressed or subscription.state is not State.UNSUBSCRIBED:
+        if subscription is None or subscription.state is not State.UNSUBSCRIBED:
             return False
-        if _latest(session, subscriber, event.list_id) != event.id:
+        if _happened_since(session, subscriber, event):
             return False
         subscription.state, subscription.changed_at = State(before.get("state", State.PENDING)), now
-    elif _latest(session, subscriber, None) != event.id:
+    elif _happened_since(session, subscriber, event):
         return False
     elif event.event is Happening.PAUSED:
         held = before.get("paused_until")
@@ -353,11 +404,18 @@ def _undo_one(session: Session, subscriber: Subscriber, event: ConsentEvent, now
     return True
 
 
-def _latest(session: Session, subscriber: Subscriber, list_id: int | None) -> int | None:
-    query = select(ConsentEvent.id).where(ConsentEvent.subscriber_id == subscriber.id)
+def _happened_since(session: Session, subscriber: Subscriber, event: ConsentEvent) -> bool:
+    """Whether anything that bears on the same thing happened after it: to that list, or to the person as a whole."""
     of = col(ConsentEvent.list_id)
-    query = query.where(of.is_(None) if list_id is None else of == list_id)
-    return session.exec(query.order_by(col(ConsentEvent.id).desc())).first()
+    same = of.is_(None) if event.list_id is None else or_(of == event.list_id, of.is_(None))
+    against = col(ConsentEvent.event).in_([Happening.BOUNCED, Happening.COMPLAINED])
+    later = select(ConsentEvent.id).where(
+        ConsentEvent.subscriber_id == subscriber.id, col(ConsentEvent.id) > event.id, or_(same, against)
+    )
+    if event.list_id is not None:  # what a person prefers bears on no list
+        mild = [Happening.PAUSED, Happening.RESUMED, Happening.NARROWED, Happening.CHANGED, Happening.RESTORED]
+        later = later.where(~and_(of.is_(None), col(ConsentEvent.event).in_(mild)))
+    return session.exec(later.limit(1)).first() is not None
 
 
 # ------------------------------------------------------------------------------------------ suppressing
@@ -434,6 +492,14 @@ def unsuppress(session: Session, mailbox: Mailbox, *, now: datetime, actor: str,
 def is_suppressed(session: Session, address: str) -> bool:
     """Whether an address must not be mailed, whatever any list says."""
     return session.get(Suppression, key(address)) is not None
+
+
+def is_barred(session: Session, of: str, secret: bytes | None) -> bool:
+    """Whether the person of a key must not be mailed even what they ask for: suppressed, also before an erasure."""
+    if session.get(Suppression, of) is not None:
+        return True
+    marked = session.get(Suppression, erasure.mark(of, secret)) if secret is not None else None
+    return marked is not None and marked.note is not None
 
 
 def judge_erasures(session: Session, secret: bytes | None) -> None:

@@ -167,7 +167,7 @@ class Request(Table, table=True):
 
     __tablename__ = "request"
     __table_args__ = (
-        Index("ix_request_key_at", "key", "at"),
+        Index("ix_request_mailbox_at", "mailbox", "at"),
         Index("ix_request_ip_at", "ip", "at"),
         Index("ix_request_domain_at", "domain", "at"),
     )
@@ -176,7 +176,8 @@ class Request(Table, table=True):
     at: datetime = Field(sa_type=Instant)
     wish: Wish = Field(sa_column=Column(choice(Wish), nullable=False))
     address: str = Field(max_length=254)
-    key: str = Field(max_length=320)
+    key: str = Field(max_length=320, index=True)
+    mailbox: str = Field(max_length=320)  # the key without a “+tag”: one mailbox, for the limits
     domain: str = Field(max_length=255)
     lists: list[str] = Field(sa_column=Column(JSON, nullable=False))  # slugs; empty for a link
     name: str | None = Field(default=None, max_length=100)
@@ -185,10 +186,11 @@ class Request(Table, table=True):
     statement_id: int | None = Field(default=None, foreign_key="consent_statement.id")
     ip: str | None = Field(default=None, max_length=45)  # of IPv6 the network that one household has, /64
     agent: str | None = Field(default=None, max_length=300)
+    counts: bool = True  # for the limit of its address: one that was left does not, or it would shut the owner out
     settled_at: datetime | None = Field(default=None, sa_type=Instant, index=True)  # NULL: not looked at yet
     subscriber_id: int | None = Field(
         default=None, sa_column=Column(ForeignKey("subscriber.id", ondelete="CASCADE"), index=True)
-    )  # whose change of address it is; NULL: a form's, so that nobody knows
+    )  # who asked, by a link of theirs; NULL: a form, so that nobody knows
 
 
 class AddressChange(Table, table=True):

@@ -14,9 +14,9 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, update
 from sqlmodel import Session, col, select
 
 from subscribers.address import Mailbox
-from subscribers.consent import LONGEST_AGENT, LONGEST_FORM, Origin, last_word, log, statement
+from subscribers.consent import LONGEST_AGENT, LONGEST_FORM, Origin, first_request, last_word, log, statement
 from subscribers.errors import ErasureKeyError, NotAllowed
-from subscribers.lifecycle import ask, find, join_at_once, lists, refuse_erased, subscriptions
+from subscribers.lifecycle import ask, find, is_barred, join_at_once, lists, refuse_erased, subscriptions
 from subscribers.models import (
     AddressChange,
     ConsentEvent,
@@ -34,7 +34,9 @@ from subscribers.models import (
 
 HOUR = timedelta(hours=1)
 CHANGE_LASTS = timedelta(days=1)
-_KEPT = timedelta(days=2)  # settled requests: the limits look back an hour
+_DAYS = 3  # a day has the mails of so many hours at the limit
+_MAILS_A_REQUEST = 3  # confirmations that are mailed while nobody confirms: more is no reminder
+_KEPT = timedelta(days=2)  # settled requests: the limits look back a day
 INVITED = "invited"  # the log's word for it
 _AT_ONCE = 500  # rows a statement of purging, so that no write lock is held long
 
@@ -106,23 +108,45 @@ def network_of(ip: str | None) -> str | None:
 
 
 def take(
-    session: Session, asked: Asked, origin: Origin, limits: Limits, *, now: datetime, by: int | None = None
+    session: Session,
+    asked: Asked,
+    origin: Origin,
+    limits: Limits,
+    *,
+    now: datetime,
+    by: int | None = None,
+    settled: bool = False,
 ) -> Taken:
-    """Take a request down. Looks nobody up. One `by` a known subscriber is settled by the caller, and counts alone."""
-    domain = asked.mailbox.key.rpartition("@")[2]
+    """Take a request down. Looks nobody up. One that is `settled` by the caller counts for the limits alone.
+
+    Joining, asking for a link by a form, and asking by one's own link (`by` a subscriber) each have a limit of their
+    own: nobody is kept from their link by others who type their address. The limit of a domain is that of joining.
+    """
+    local, _, domain = asked.mailbox.key.rpartition("@")
+    mailbox = f"{local.partition('+')[0] or local}@{domain}"
     recent = col(Request.at) > now - HOUR
     rows = select(func.count()).select_from(Request).where(recent)
     if origin.ip is not None and session.exec(rows.where(Request.ip == origin.ip)).one() >= limits.per_network:
         return Taken.TOO_MANY
-    if session.exec(rows.where(Request.domain == domain)).one() >= limits.per_domain:
+    joining = asked.wish is Wish.JOIN
+    if joining and session.exec(rows.where(Request.domain == domain, Request.wish == Wish.JOIN)).one() >= (
+        limits.per_domain
+    ):
         return Taken.TOO_MANY
-    enough = session.exec(rows.where(Request.key == asked.mailbox.key)).one() >= limits.per_address
+    who = col(Request.subscriber_id).is_(None) if by is None else Request.subscriber_id == by
+    alike = rows.where(Request.mailbox == mailbox, Request.wish == asked.wish, who, col(Request.counts))
+    day = select(func.count()).select_from(Request).where(col(Request.at) > now - timedelta(days=1))
+    that_day = day.where(Request.mailbox == mailbox, Request.wish == asked.wish, who, col(Request.counts))
+    enough = (
+        session.exec(alike).one() >= limits.per_address or session.exec(that_day).one() >= _DAYS * limits.per_address
+    )
     session.add(
         Request(
             at=now,
             wish=asked.wish,
             address=asked.mailbox.address,
             key=asked.mailbox.key,
+            mailbox=mailbox,
             domain=domain[:255],
             lists=list(asked.lists),
             name=asked.mailbox.name,
@@ -131,7 +155,8 @@ def take(
             statement_id=statement(session, origin.wording, now) if origin.wording else None,
             ip=origin.ip,
             agent=origin.agent[:LONGEST_AGENT] if origin.agent else None,
-            settled_at=now if enough or by else None,  # it counts for the limits of its network all the same
+            counts=not enough,
+            settled_at=now if enough or settled else None,  # it counts for its network all the same
             subscriber_id=by,
         )
     )
@@ -151,7 +176,7 @@ def settle(session: Session, request: Request, *, now: datetime, erasure_secret:
     request.settled_at = now
     session.add(request)
     mailbox = Mailbox(request.address, request.key, request.name)
-    if session.get(Suppression, request.key) is not None:
+    if is_barred(session, request.key, erasure_secret):
         return []
     if request.wish is Wish.LINK:
         subscriber = find(session, mailbox)
@@ -183,13 +208,12 @@ def _settle_join(
         ):
             joined.append(subscription)
         else:
-            subscription.changed_at = request.at  # what is asked for together is confirmed together
             pending.append((subscription, to))
     mails = []
-    if pending:
+    if pending and _mailed(session, pending[0][0]) <= _MAILS_A_REQUEST:
         first, to = pending[0]
         mails.append(ToMail(Mail.CONFIRM, first.subscriber_id, first.id or 0, to.slug, request.language))
-    elif standing is not None and not joined:
+    elif standing is not None and not joined and not pending:
         mails.append(ToMail(Mail.ALREADY, standing.subscriber_id, standing.subscriber_id, language=request.language))
     session.flush()
     return [*mails, *welcomes(session, joined, request.language)]
@@ -200,6 +224,22 @@ def _standing(session: Session, mailbox: Mailbox, to: MailingList) -> Subscripti
     if subscriber is None:
         return None
     return next((one for one in subscriptions(session, subscriber) if one.list_id == to.id), None)
+
+
+def _mailed(session: Session, subscription: Subscription) -> int:
+    """How often a form has asked for a subscription since it was last ended: so many confirmations were mailed."""
+    first = first_request(session, subscription.subscriber_id, subscription.list_id)
+    return session.exec(
+        select(func.count())
+        .select_from(ConsentEvent)
+        .where(
+            ConsentEvent.subscriber_id == subscription.subscriber_id,
+            ConsentEvent.list_id == subscription.list_id,
+            ConsentEvent.event == Happening.REQUESTED,
+            ConsentEvent.way == Way.FORM,
+            col(ConsentEvent.id) >= ((first.id if first else None) or 0),
+        )
+    ).one()
 
 
 def _may_join_at_once(session: Session, mailbox: Mailbox, secret: bytes | None) -> bool:
@@ -244,8 +284,9 @@ def _asked_by(ways: Sequence[Way]) -> ColumnElement[bool]:
     )
 
 
-def _invitable(list_id: int | None) -> ColumnElement[bool]:
-    invited = (
+def _invited() -> ColumnElement[bool]:
+    """Whether somebody was ever invited to a subscription."""
+    return (
         select(ConsentEvent.id)
         .where(
             ConsentEvent.subscriber_id == Subscription.subscriber_id,
@@ -254,10 +295,13 @@ def _invitable(list_id: int | None) -> ColumnElement[bool]:
         )
         .exists()
     )
+
+
+def _invitable(list_id: int | None) -> ColumnElement[bool]:
     return and_(
         col(Subscription.list_id) == list_id,
         col(Subscription.state) == State.PENDING,
-        ~invited,
+        ~_invited(),
         ~_asked_by([Way.FORM]),  # they were mailed their link when they asked
     )
 
@@ -278,6 +322,8 @@ def invite(session: Session, subscription: Subscription, *, now: datetime, actor
     subscriber = session.get_one(Subscriber, subscription.subscriber_id)
     origin = Origin(Way.OPERATOR)
     log(session, Happening.REQUESTED, subscriber.id, subscription.list_id, now, actor, origin, evidence=INVITED)
+    subscription.changed_at = now  # from here on it is a request like any other, and expires
+    session.add(subscription)
     if session.get(Suppression, subscriber.key) is not None:
         return None
     to = session.get_one(MailingList, subscription.list_id)
@@ -330,7 +376,7 @@ def purge(session: Session, *, now: datetime, request_lasts: timedelta, keep_ori
         .where(
             Subscription.state == State.PENDING,
             col(Subscription.changed_at) < now - request_lasts,
-            _asked_by([Way.FORM]),  # people whom an operator added wait for their invitation
+            or_(_asked_by([Way.FORM]), _invited()),  # whom an operator added wait for their invitation
         )
         .limit(_AT_ONCE)
     ).all()

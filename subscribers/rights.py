@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 from subscribers import erasure, tokens
 from subscribers.address import Mailbox
 from subscribers.consent import BY_OPERATOR, Origin, log
-from subscribers.errors import NotAllowed
+from subscribers.errors import NotAllowed, TokenError
 from subscribers.lifecycle import find, judge_erasures, leave, lift_erasure, lists, subscriptions
 from subscribers.models import (
     AddressChange,
@@ -45,9 +45,10 @@ def rights_token(subscriber: Subscriber, *, now: datetime, secret: bytes) -> str
 
 def by_rights_token(session: Session, token: str, *, now: datetime, secret: bytes) -> Subscriber:
     """Whose link that is. Raises TokenError; changes nothing."""
-    subscriber = session.get(Subscriber, tokens.row_of(token))
-    tokens.verify(token, RIGHTS, now, secret, bound=subscriber.key if subscriber else "nobody")
-    assert subscriber is not None
+    subscriber = session.get(Subscriber, tokens.verify(token, RIGHTS, now, secret))
+    if subscriber is None:
+        raise TokenError("this link is not good any more; ask for a new one")
+    tokens.verify_bound(token, RIGHTS, secret, subscriber.key)
     return subscriber
 
 
@@ -94,9 +95,9 @@ def choose_lists(
     for to in lists(session):
         known = standing.get(to.id or 0)
         if to.slug not in wanted:
-            if known is not None and known.state in {State.CONFIRMED, State.PENDING}:
+            if known is not None and known.state is State.CONFIRMED:  # a request that waits for its link goes on
                 leave(session, subscriber, {to.slug}, now=now, actor="subscriber", origin=origin)
-        elif not suppressed and (to.public or known is not None) and (known is None or known.state != State.CONFIRMED):
+        elif not suppressed and to.public and (known is None or known.state is not State.CONFIRMED):
             if known is None:
                 known = Subscription(
                     list_id=to.id or 0, subscriber_id=subscriber.id or 0, state=State.CONFIRMED, changed_at=now
@@ -119,16 +120,23 @@ def ask_to_change(
 ) -> ToMail | None:
     """Ask for a person to be mailed at another address: the mail goes there, and changes nothing until confirmed.
 
-    None where it is their address already, or that address is suppressed.
+    None where it is their address already, that address is suppressed, or something worse than a bounce stands against
+    the present one: moving is no way around that.
     """
     assert subscriber.id is not None
-    if mailbox.key == subscriber.key or session.get(Suppression, mailbox.key) is not None:
+    suppressed = session.get(Suppression, mailbox.key) is not None
+    if mailbox.key == subscriber.key or suppressed or _is_held(session, subscriber):
         return None
     session.execute(delete(AddressChange).where(col(AddressChange.subscriber_id) == subscriber.id))
     change = AddressChange(subscriber_id=subscriber.id, address=mailbox.address, key=mailbox.key, asked_at=now)
     session.add(change)
     session.flush()
     return ToMail(Mail.CHANGE, subscriber.id, change.id or 0, language=language, address=mailbox.address)
+
+
+def _is_held(session: Session, subscriber: Subscriber) -> bool:
+    found = session.get(Suppression, subscriber.key)
+    return found is not None and found.reason is not Reason.HARD_BOUNCE
 
 
 def change_token(change: AddressChange, *, now: datetime, secret: bytes) -> str:
@@ -139,9 +147,10 @@ def change_token(change: AddressChange, *, now: datetime, secret: bytes) -> str:
 
 def by_change_token(session: Session, token: str, *, now: datetime, secret: bytes) -> AddressChange:
     """The change that a link confirms. Raises TokenError, also where it was made already; changes nothing."""
-    change = session.get(AddressChange, tokens.row_of(token))
-    tokens.verify(token, CHANGE, now, secret, bound=change.key if change else "nothing")
-    assert change is not None
+    change = session.get(AddressChange, tokens.verify(token, CHANGE, now, secret))
+    if change is None:  # made already, or replaced by another
+        raise TokenError("this link is not good any more; ask for a new one")
+    tokens.verify_bound(token, CHANGE, secret, change.key)
     return change
 
 
@@ -154,12 +163,13 @@ def confirm_change(
     """
     change = by_change_token(session, token, now=now, secret=secret)
     subscriber = session.get_one(Subscriber, change.subscriber_id)
-    if session.get(Suppression, change.key) is not None:
+    if session.get(Suppression, change.key) is not None or _is_held(session, subscriber):
         raise NotAllowed("that address is suppressed")
     other = find(session, Mailbox(change.address, change.key))
     if other is not None:
         raise NotAllowed("that address is on our lists by itself: ask there for a link to its preferences")
     old = subscriber.address
+    session.execute(delete(Request).where(col(Request.key) == subscriber.key))
     subscriber.address, subscriber.key = change.address, change.key
     session.delete(change)
     session.flush()
@@ -246,12 +256,7 @@ def forget(
     session.execute(delete(Request).where(theirs))
     for event in session.exec(select(ConsentEvent).where(ConsentEvent.subscriber_id == subscriber.id)):
         event.ip = event.agent = event.evidence = event.before = None
-    # A suppression under the plain address would tell who was erased: the mark speaks for it, with a stronger reason.
-    standing = session.get(Suppression, subscriber.key)
-    if standing is not None:
-        session.delete(standing)
-    if session.get(Suppression, marked) is None:
-        session.add(Suppression(key=marked, reason=Reason.ERASED, at=now))
+    _mark(session, subscriber.key, marked, now)
     subscriber.address, subscriber.key = "", f"gone:{subscriber.id}"
     subscriber.name = subscriber.language = subscriber.zone = subscriber.topics = subscriber.paused_until = None
     subscriber.erased_at = now
@@ -265,12 +270,38 @@ def mark_erased(session: Session, mailbox: Mailbox, *, secret: bytes, now: datet
     marked = erasure.mark(mailbox.key, secret)
     if session.get(Suppression, marked) is not None:
         return False
-    session.add(Suppression(key=marked, reason=Reason.ERASED, at=now))
+    session.execute(delete(Request).where(col(Request.key) == mailbox.key))
+    _mark(session, mailbox.key, marked, now)
     log(session, Happening.ERASED, None, None, now, actor, BY_OPERATOR)
     return True
 
 
+def _mark(session: Session, key: str, marked: str, now: datetime) -> None:
+    """Put a mark in the place of a plain suppression, which would tell who was erased.
+
+    The mark's note keeps what stood against the person besides: their own opt-in lifts an erasure, but no complaint.
+    """
+    standing = session.get(Suppression, key)
+    if standing is not None:
+        session.delete(standing)
+    if session.get(Suppression, marked) is None:
+        against = standing is not None and standing.reason is not Reason.HARD_BOUNCE
+        note = str(standing.reason) if standing is not None and against else None
+        session.add(Suppression(key=marked, reason=Reason.ERASED, at=now, note=note))
+
+
+def unbar_erased(session: Session, mailbox: Mailbox, *, secret: bytes, now: datetime, actor: str) -> bool:
+    """Lift what stood against a person before they were erased, so that their own opt-in can. False: nothing did."""
+    found = session.get(Suppression, erasure.mark(mailbox.key, secret))
+    if found is None or found.note is None:
+        return False
+    log(session, Happening.UNSUPPRESSED, None, None, now, actor, BY_OPERATOR, evidence=found.note)
+    found.note = None
+    return True
+
+
 def choices(session: Session, subscriber: Subscriber) -> list[tuple[MailingList, State | None]]:
-    """The lists that a person may choose among, and how they stand with each: the public ones and their own."""
+    """The lists that a person may choose among, and how they stand with each: the public ones, and those they have."""
     standing = {one.list_id: one.state for one in subscriptions(session, subscriber)}
-    return [(to, standing.get(to.id or 0)) for to in lists(session) if to.public or to.id in standing]
+    theirs = {list_id for list_id, state in standing.items() if state in {State.CONFIRMED, State.PENDING}}
+    return [(to, standing.get(to.id or 0)) for to in lists(session) if to.public or to.id in theirs]

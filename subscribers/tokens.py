@@ -28,15 +28,41 @@ def new_link(randomness: Randomness = secrets.token_bytes) -> str:
 def sign(purpose: str, row: int, expires: datetime, secret: bytes, *, bound: str = "") -> str:
     """A token that lets its bearer do `purpose` to a row until `expires` (aware, whole seconds).
 
-    It is good only as long as `bound`, which does not stand in it, stays what it is.
+    With `bound`, which does not stand in it, it has a second seal, and is good only as long as that stays what it is.
     """
-    told = _told(purpose, str(row), str(int(expires.timestamp())), bound)
-    return f"{row}.{int(expires.timestamp())}.{_text(_mac(told, secret))}"
+    told = f"{purpose}.{row}.{int(expires.timestamp())}"
+    seals = [_seal(told, secret), *([_seal(f"{told}.{bound}", secret)] if bound else [])]
+    return ".".join([str(row), str(int(expires.timestamp())), *seals])
 
 
-def row_of(token: str) -> int:
-    """The row that a token names, before it is verified: to look up what it is bound to. Raises TokenError."""
-    return int(_parts(token)[1])
+def verify(token: str, purpose: str, now: datetime, secret: bytes) -> int:
+    """The row of a token of `sign`. Raises TokenError where it is damaged, expired, or for something else.
+
+    Nothing has to be looked up for it, so that a token which nobody was given tells nothing about any row. Whoever
+    signed with `bound` asks `bound_among` then.
+    """
+    found = _parts(token)
+    if not hmac.compare_digest(_seal(f"{purpose}.{found[1]}.{found[2]}", secret), found[3]):
+        raise TokenError("this link is damaged, or not ours")
+    if now.astimezone(UTC).timestamp() >= int(found[2]):
+        raise TokenError("this link has expired; ask for a new one")
+    return int(found[1])
+
+
+def bound_among(token: str, purpose: str, secret: bytes, bounds: Sequence[str]) -> str | None:
+    """Which of these a token was bound to when it was signed, None for none of them. Raises TokenError."""
+    found = _parts(token)
+    for bound in bounds:
+        seal = _seal(f"{purpose}.{found[1]}.{found[2]}.{bound}", secret)
+        if hmac.compare_digest(seal, found[4] or ""):
+            return bound
+    return None
+
+
+def verify_bound(token: str, purpose: str, secret: bytes, bound: str) -> None:
+    """Raise TokenError where what a token was bound to has changed since."""
+    if bound_among(token, purpose, secret, [bound]) is None:
+        raise TokenError("this link is not good any more; ask for a new one")
 
 
 def expiry_of(token: str) -> datetime:
@@ -44,35 +70,17 @@ def expiry_of(token: str) -> datetime:
     return datetime.fromtimestamp(min(int(_parts(token)[2]), 253_402_300_799), UTC)  # the year 9999
 
 
-def bound_among(token: str, purpose: str, secret: bytes, bounds: Sequence[str]) -> str | None:
-    """Which of these a token was bound to when it was signed, None for none of them. Raises TokenError."""
-    found = _parts(token)
-    for bound in bounds:
-        if hmac.compare_digest(_text(_mac(_told(purpose, found[1], found[2], bound), secret)), found[3]):
-            return bound
-    return None
-
-
-def verify(token: str, purpose: str, now: datetime, secret: bytes, *, bound: str = "") -> int:
-    """The row of a token of `sign`. Raises TokenError where it is damaged, expired, or for something else."""
-    found = _parts(token)
-    expected = _text(_mac(_told(purpose, found[1], found[2], bound), secret))
-    if not hmac.compare_digest(expected, found[3]):
-        raise TokenError("this link is damaged, or not ours")
-    if now.astimezone(UTC).timestamp() >= int(found[2]):
-        raise TokenError("this link has expired; ask for a new one")
-    return int(found[1])
-
-
 def _parts(token: str) -> re.Match[str]:
-    found = re.fullmatch(r"([1-9][0-9]{0,17})\.([0-9]{1,12})\.([A-Za-z0-9_-]{22})", token, re.ASCII)
+    found = re.fullmatch(
+        r"([1-9][0-9]{0,17})\.([0-9]{1,12})\.([A-Za-z0-9_-]{22})(?:\.([A-Za-z0-9_-]{22}))?", token, re.ASCII
+    )
     if not found:
         raise TokenError("this link is damaged")
     return found
 
 
-def _told(purpose: str, row: str, expires: str, bound: str) -> str:
-    return f"{purpose}.{row}.{expires}" + (f".{bound}" if bound else "")
+def _seal(told: str, secret: bytes) -> str:
+    return _text(_mac(told, secret))
 
 
 def _mac(told: str, secret: bytes) -> bytes:

@@ -115,6 +115,17 @@ class Site:
         self.desk.clock.forward(timedelta(seconds=5))
         return self.post(path, {"address": address, "ticket": form.hidden("ticket"), "list": lists, **fields})
 
+    def confirm(self, mail: EmailMessage) -> Answer:
+        """Open the link of a confirmation, and press the button there."""
+        shown = self.ask(link_in(mail, "c"))
+        action = re.search(r'<form[^>]* action="([^"]*)"', shown.text)
+        assert action, shown.text
+        return self.post(action[1].replace("&amp;", "&"))
+
+    def choose(self, link: str, fields: Mapping[str, str | Sequence[str]], name: str = "daily") -> Answer:
+        """Press the button of the page behind the link to leave by."""
+        return self.post(f"/u/{link}/{name}?page", fields)
+
     # ---------------------------------------------------------------------------------- mails
 
     def work(self) -> list[EmailMessage]:

@@ -35,7 +35,7 @@ from newsletter.errors import CompileError, ConfigurationError, OutcomeUnknown, 
 from newsletter.mime import Mould
 from newsletter.models import Notice, NoticeKind, NoticeState
 from newsletter.work import purge_all
-from subscribers import ConsentEvent, Mail, Subscriber, Subscription, connect, reading
+from subscribers import ConsentEvent, Mail, Subscriber, Subscription, connect, reading, transaction
 from tests import strict_mail
 from tests.conftest import Desk
 from tests.site_server import SECRETS, Site, link_in
@@ -208,6 +208,20 @@ def test_a_row_that_sqlite_numbers_again_is_another_mail(site: Site) -> None:
         people.forget_address(site.newsroom, address, actor="test")
 
 
+def test_nobody_is_mailed_anothers_link_where_a_row_is_numbered_again(desk: Desk) -> None:
+    with Site(desk) as site:
+        site.join("ada@example.org")
+        newsroom = site.newsroom
+        notices.settle_requests(newsroom.engine, newsroom.settings, newsroom.clock)
+        with transaction(newsroom.engine) as session:  # as if the request had expired while the notice waited
+            session.delete(session.exec(select(Subscription)).one())
+        site.join("bob@example.org")
+        notices.settle_requests(newsroom.engine, newsroom.settings, newsroom.clock)
+        assert [notice.about_id for notice in rows(site)] == [1, 1]
+        assert run(site, provider := Scripted()) == {"dropped": 1, "done": 1}
+        assert provider.calls == [["bob@example.org"]]
+
+
 # ---------------------------------------------------------------------------------------------- the mails
 
 
@@ -271,8 +285,11 @@ def test_those_who_were_added_pending_are_invited_once_and_so_many_an_hour(desk:
         assert people.invite(newsroom, "daily", limit=1, actor="test") == (1, 1)
         (mail,) = site.work()
         assert site.post(link_in(mail, "c")).status == 200
-        desk.clock.forward(timedelta(days=30))
         assert people.invite(newsroom, "daily", limit=None, actor="test") == (1, 0)
+        desk.clock.forward(timedelta(days=8))
+        site.work()
+        left = [people.show(newsroom, f"p{number}@example.org").subscriber is not None for number in range(5)]
+        assert left == [True, False, False, True, False], "who does not answer is gone; p0 is suppressed, p3 confirmed"
         assert people.invite(newsroom, "daily", limit=None, actor="test") == (0, 0)
 
 

@@ -578,7 +578,7 @@ def test_asking_anew_for_somebody_who_left_does_not_let_an_operator_confirm_them
         assert person is not None
         leave(session, person, None, now=NOW, actor="subscriber")
     _do(engine, _ask)
-    with transaction(engine) as session, pytest.raises(NotAllowed, match="has unsubscribed before; only the link"):
+    with transaction(engine) as session, pytest.raises(NotAllowed, match="left everything before; only their own"):
         _add(session)
     with transaction(engine) as session:
         token = confirmation_token(session, _ask(session), now=NOW, secret=SECRET)

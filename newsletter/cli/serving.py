@@ -9,6 +9,7 @@ import typer
 from newsletter.cli._shell import DEFAULT, AsJson, Config, opened, print_json, print_lines
 from newsletter.errors import ConfigurationError
 
+_LOG = "%(asctime)s %(levelname)s %(name)s %(message)s"
 app = typer.Typer(rich_markup_mode=None, help="Mails outside any edition: confirmations, links, welcomes.")
 
 
@@ -23,7 +24,7 @@ def serve(
     from newsletter import people
     from newsletter.web import app as web
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format=_LOG)
     with opened(config) as newsroom:
         people.ensure_lists(newsroom)
         _ = newsroom.provider  # its own mistakes are told before anybody waits for a page
@@ -56,6 +57,35 @@ def notices(
         print_json([roster.notice_json(one) for one in account.latest])
     else:
         print_lines(roster.notice_lines(account))
+
+
+@app.command("work")
+def notices_work(
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="End when standard input does, as `serve` asks for it.")
+    ] = False,
+    config: Config = DEFAULT,
+) -> None:
+    """Do what `serve` has done beside its pages, again and again, until Ctrl-C or SIGTERM."""
+    import signal
+    import sys
+    import threading
+
+    from newsletter.work import Work
+
+    logging.basicConfig(level=logging.WARNING, format=_LOG)
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+
+    def outlive_nobody() -> None:
+        sys.stdin.buffer.read()
+        over.set()
+
+    if with_parent:
+        threading.Thread(target=outlive_nobody, daemon=True).start()
+    with opened(config) as newsroom:
+        Work(newsroom).run(over)
 
 
 @app.command("send")

@@ -7,7 +7,6 @@ anything but what was asked for. GET and HEAD change nothing anywhere (promise 8
 import logging
 import signal
 import socket
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -17,6 +16,8 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse
+from sqlalchemy.exc import OperationalError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from newsletter.errors import ConfigurationError
@@ -24,7 +25,7 @@ from newsletter.newsroom import Newsroom
 from newsletter.web.forms import TooLarge
 from newsletter.web.public import router
 from newsletter.web.rendering import STYLE, Pages
-from newsletter.work import Work
+from newsletter.work import Beside
 from subscribers import NotAllowed, TokenError, UnknownList, judge_erasures, reading
 
 _log = logging.getLogger("newsletter.web")
@@ -44,22 +45,21 @@ def create_app(newsroom: Newsroom, *, work: bool = True) -> FastAPI:
     with reading(newsroom.engine) as session:
         judge_erasures(session, settings.need_erasure_secret())
     pages = Pages(newsroom.settings)
-    due = threading.Event()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        worker = Work(newsroom, due) if work else None
-        if worker:
-            worker.start()
+        beside = Beside(settings.file) if work else None
+        if beside:
+            beside.start()
         yield
-        if worker:
-            worker.stop()
+        if beside:
+            await run_in_threadpool(beside.stop)
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(router(newsroom, pages, due))
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.include_router(router(newsroom, pages))
     app.include_router(_plain())
     _tell(app, pages)
-    app.add_middleware(_Guard, secure=newsroom.settings.site.url.startswith("https://"))
+    app.add_middleware(_Guard, pages=pages, secure=newsroom.settings.site.url.startswith("https://"))
     return app
 
 
@@ -119,7 +119,7 @@ def _plain() -> APIRouter:
         return PlainTextResponse("\n".join(lines) + "\n")
 
     @routes.get("/health")
-    def health() -> Response:
+    async def health() -> Response:  # takes no thread, so that it answers while all of them wait for the database
         return PlainTextResponse("ok\n", headers={"Cache-Control": "no-store"})
 
     @routes.get("/favicon.ico")
@@ -145,9 +145,11 @@ def _tell(app: FastAPI, pages: Pages) -> None:
         made.headers.update(error.headers or {})
         return made
 
-    def broken(request: Request, error: Exception) -> Response:
-        _log.error("web.broken", extra={"route": _route(request)}, exc_info=error)
-        return page(request, 500, "broken")
+    def busy(request: Request, error: Exception) -> Response:
+        _log.warning("web.busy: %s: %s", _route(request), getattr(error, "orig", ""))
+        made = page(request, 503, "broken")
+        made.headers["Retry-After"] = "30"
+        return made
 
     app.add_exception_handler(TokenError, bad_link)
     app.add_exception_handler(NotAllowed, lambda request, _: page(request, 409, "refused"))
@@ -155,7 +157,7 @@ def _tell(app: FastAPI, pages: Pages) -> None:
     app.add_exception_handler(TooLarge, lambda request, _: page(request, 413, "bad"))
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, lambda request, _: page(request, 400, "bad"))
-    app.add_exception_handler(Exception, broken)
+    app.add_exception_handler(OperationalError, busy)  # another process holds the database longer than we wait
 
 
 def _route(request: Request) -> str:
@@ -169,10 +171,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class _Guard:
-    """The headers that every answer has, and HEAD answered as GET without its body."""
+    """The headers that every answer has, HEAD answered as GET without its body, and a page for whatever breaks."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], *, secure: bool) -> None:
-        self._app = app
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], *, pages: Pages, secure: bool) -> None:
+        self._app, self._pages = app, pages
         headers = {
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",  # addresses of pages hold links
@@ -191,11 +193,25 @@ class _Guard:
         if head:
             scope = {**scope, "method": "GET"}
 
+        started = False
+
         async def guarded(message: dict[str, Any]) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message = {**message, "headers": [*message["headers"], *self._headers]}
             elif message["type"] == "http.response.body" and head:
                 message = {**message, "body": b""}
             await send(message)
 
-        await self._app(scope, receive, guarded)
+        try:
+            await self._app(scope, receive, guarded)
+        except Exception as error:
+            if started:
+                raise
+            # Here and not in a handler: those for Exception stand outside of this, and log it a second time.
+            request = Request(scope, receive)
+            _log.error("web.broken: %s", _route(request), exc_info=error)
+            language = self._pages.language(request)
+            page = self._pages.page(request, "error", language, status=500, what="broken", retry_url=None)
+            await page(scope, receive, guarded)  # type: ignore[arg-type] # ASGI's own

@@ -1,6 +1,5 @@
 """What the pages share: who asks, in which language, and how a wish is taken down."""
 
-import threading
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -27,10 +26,10 @@ LONGEST_PAUSE_DAYS = 366
 
 
 class Face:
-    """Pages over an open Newsroom, each a method. `due` is set when something was written down to be mailed."""
+    """Pages over an open Newsroom, each a method. What is to be mailed is written down: another process mails it."""
 
-    def __init__(self, newsroom: Newsroom, pages: Pages, due: threading.Event) -> None:
-        self._newsroom, self._pages, self._due = newsroom, pages, due
+    def __init__(self, newsroom: Newsroom, pages: Pages) -> None:
+        self._newsroom, self._pages = newsroom, pages
         self._settings = newsroom.settings
         self._visitor = Visitor(self._settings.web.trusted_proxies)
 
@@ -48,8 +47,7 @@ class Face:
         )
 
     def _mail(self, session: Session, mails: Sequence[ToMail]) -> None:
-        if notices.queue(session, mails, self._settings, self._now()):
-            self._due.set()
+        notices.queue(session, mails, self._settings, self._now())
 
     def _title(self, name: str | None, lists: Sequence[MailingList]) -> str:
         if name is not None and name in self._settings.newsletters:
@@ -73,11 +71,11 @@ class Face:
         zone = subscriber.zone or next(iter(self._settings.newsletters.values())).zone
         return languages.date_in(instant, language, zone)
 
-    def _ticket(self) -> str:
-        return ticket(self._now(), self._secret)
+    def _ticket(self, form: str) -> str:
+        return ticket(form, self._now(), self._secret)
 
-    def _ticket_fault(self, given: str) -> str | None:
-        return ticket_fault(given, self._settings.subscribers.fastest_form, self._now(), self._secret)
+    def _ticket_fault(self, form: str, given: str) -> str | None:
+        return ticket_fault(form, given, self._settings.subscribers.fastest_form, self._now(), self._secret)
 
     @property
     def _limits(self) -> Limits:
@@ -91,12 +89,13 @@ class Face:
         page.headers["Retry-After"] = "3600"
         return page
 
-    def _take(self, request: Request, asked: Asked, origin: Origin, answer: Response) -> Response:
+    def _take(
+        self, request: Request, asked: Asked, origin: Origin, answer: Response, *, by: int | None = None
+    ) -> Response:
         with transaction(self._newsroom.engine) as session:
-            taken = subscribers.take(session, asked, origin, self._limits, now=self._now())
+            taken = subscribers.take(session, asked, origin, self._limits, now=self._now(), by=by)
         if taken is Taken.TOO_MANY:
             return self._too_many(request)
-        self._due.set()
         return answer
 
 

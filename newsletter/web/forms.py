@@ -45,18 +45,27 @@ async def posted(request: Request) -> FormData:
         return FormData()
 
 
+async def posted_leniently(request: Request) -> FormData:
+    """The same, but a body that is too large is none either: it may still be somebody who wants to leave."""
+    try:
+        return await posted(request)
+    except TooLarge:
+        return FormData()
+
+
+LenientForm = Annotated[FormData, Depends(posted_leniently)]
 Form = Annotated[FormData, Depends(posted)]
 
 
 def text(form: FormData, name: str) -> str:
     """A field of a form, cut to what any of ours may hold; empty where there is none."""
-    value = form.get(name)
-    return value.strip()[:_LONGEST_TEXT] if isinstance(value, str) else ""
+    return next(iter(texts(form, name)), "")
 
 
 def texts(form: FormData, name: str) -> list[str]:
     """All values of a field that may be there several times."""
-    return [value.strip()[:_LONGEST_TEXT] for value in form.getlist(name) if isinstance(value, str)]
+    said = (value for value in form.getlist(name) if isinstance(value, str))
+    return [value.encode("utf-8", "replace").decode().strip()[:_LONGEST_TEXT] for value in said]
 
 
 def _without_port(hop: str) -> str:
@@ -115,15 +124,15 @@ def days_of(form: FormData, name: str, most: int) -> int:
     return min(int(value), most) if value.isascii() and value.isdigit() else 0
 
 
-def ticket(now: datetime, secret: bytes) -> str:
+def ticket(form: str, now: datetime, secret: bytes) -> str:
     """Says when a form was shown, so that one that comes back at once, or after days, is told from a person's."""
-    return tokens.sign(_FORM, max(1, int(now.timestamp())), now + FORM_LASTS, secret)
+    return tokens.sign(f"{_FORM} {form}", max(1, int(now.timestamp())), now + FORM_LASTS, secret)
 
 
-def ticket_fault(given: str, fastest: timedelta, now: datetime, secret: bytes) -> str | None:
-    """What is wrong with a form's ticket: "soon", "again" (too late, or none of ours), or None."""
+def ticket_fault(form: str, given: str, fastest: timedelta, now: datetime, secret: bytes) -> str | None:
+    """What is wrong with a form's ticket: "soon", "again" (too late, or none of that form's), or None."""
     try:
-        shown = tokens.verify(given, _FORM, now, secret)
+        shown = tokens.verify(given, f"{_FORM} {form}", now, secret)
     except TokenError:
         return "again"
     return "soon" if now.timestamp() - shown < fastest.total_seconds() else None

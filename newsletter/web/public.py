@@ -5,7 +5,6 @@ only leave, pause or narrow, since digests are forwarded; more takes a fresh lin
 that takes an address says the same to everybody, at once: nobody is looked up before the answer is out.
 """
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +20,7 @@ from newsletter import archive, languages, people
 from newsletter.newsroom import Newsroom
 from newsletter.settings import Newsletter
 from newsletter.web.face import LONGEST_PAUSE_DAYS, Face, pauses
-from newsletter.web.forms import Form, days_of, mailbox_of, text, texts
+from newsletter.web.forms import Form, LenientForm, days_of, mailbox_of, text, texts
 from newsletter.web.rendering import EDITION_POLICY, EMBEDDED_POLICY, POLICY, Pages
 from newsletter.web.rights import Rights
 from subscribers import (
@@ -39,15 +38,14 @@ from subscribers import (
 )
 
 _EDITIONS = 30  # a page of the archive
+_PAGE = "page"  # in the address that the page behind the link to leave by posts to: a mail program's POST has it not
+_CHOICES = frozenset(("this", "all", "topics", "pause", "undo"))
 
 
-def router(newsroom: Newsroom, pages: Pages, due: threading.Event) -> APIRouter:
-    """The routes over an open Newsroom. `due` is set when something was written down to be mailed.
-
-    HEAD is answered as GET, in `app`.
-    """
+def router(newsroom: Newsroom, pages: Pages) -> APIRouter:
+    """The routes over an open Newsroom. HEAD is answered as GET, in `app`."""
     routes = APIRouter()
-    public, rights = Public(newsroom, pages, due), Rights(newsroom, pages, due)
+    public, rights = Public(newsroom, pages), Rights(newsroom, pages)
     for path, get in (
         ("/", public.index),
         ("/join/{name}", public.join),
@@ -142,7 +140,7 @@ class Public(Face):
             lists=[(to.slug, to.name, to.description, to.slug in chosen) for to in offer.lists],
             action=f"/join/{offer.name}"
             + (f"?{urlencode({'lang': language})}" if "lang" in request.query_params else ""),
-            ticket=self._ticket(),
+            ticket=self._ticket("join"),
             address=address,
             error=error,
             almost=almost,
@@ -181,7 +179,7 @@ class Public(Face):
         if not given:  # a form on somebody else's page
             return self._join_page(request, offer, address=typed, wanted=wanted or None, almost=True)
         mailbox = mailbox_of(typed)
-        error = self._ticket_fault(given) or ("address" if mailbox is None else None if wanted else "lists")
+        error = self._ticket_fault("join", given) or ("address" if mailbox is None else None if wanted else "lists")
         if error or mailbox is None:
             return self._join_page(request, offer, address=typed, wanted=wanted, error=error, status=422)
         origin = self._visitor.origin(request, Way.FORM, wording=self._wording(offer, language))
@@ -200,12 +198,13 @@ class Public(Face):
             "confirm",
             self._language(request, subscriber, name),
             lists=[to.name for to in lists],
-            action=f"/c/{token}",
+            action=f"/c/{token}?{urlencode([('shown', one.id) for one in found])}",
             name=self._title(name, lists),
         )
 
     def post_confirm(self, request: Request, token: str) -> Response:
-        """Confirm a request to join; a second time says the same."""
+        """Confirm a request to join, and what else the page showed; a second time says the same."""
+        shown = {int(one) for one in request.query_params.getlist("shown")[:100] if one.isascii() and one.isdigit()}
         with transaction(self._newsroom.engine) as session:
             found = subscribers.requested(session, token, now=self._now(), secret=self._secret)
             origin = self._visitor.origin(request, Way.LINK)
@@ -216,7 +215,9 @@ class Public(Face):
                 secret=self._secret,
                 origin=origin,
                 erasure_secret=self._settings.erasure_secret,
+                shown=shown,
             )
+            found = [one for one in found if one.state is State.CONFIRMED]
             subscriber = session.get_one(Subscriber, found[0].subscriber_id)
             self._mail(session, list(subscribers.welcomes(session, joined, subscriber.language)))
             lists, name = _lists_of(session, found), self._newsletter_of(session, found)
@@ -269,7 +270,7 @@ class Public(Face):
             error=error,
             name=self._title(name, [to for to, _ in mine]),
             lists=[to.name for to, _ in mine],
-            action=f"/u/{link}/{name}",
+            action=f"/u/{link}/{name}?{_PAGE}",
             more_lists=len(standing) > len(mine),
             topics=topics if state == "on" else [],
             pauses=pauses(language),
@@ -281,13 +282,16 @@ class Public(Face):
     def _rejoin_url(self, name: str) -> str:
         return f"/join/{name}" if name in self._settings.newsletters else "/"
 
-    def post_leave(self, request: Request, link: str, name: str, form: Form) -> Response:
-        """Leave, pause or narrow, at once. Whatever is posted without a choice leaves: a mail program's one click."""
-        choice = text(form, "choice")
+    def post_leave(self, request: Request, link: str, name: str, form: LenientForm) -> Response:
+        """Leave, pause or narrow, at once. Whatever does not come from our page leaves: a mail program's one click."""
+        from_page = _PAGE in request.query_params
+        choice = text(form, "choice") if from_page else ""
+        if from_page and choice not in _CHOICES:
+            return self._leave_page(request, link, name, error="choice", status=422)
         if choice == "topics" and not texts(form, "topic"):
             return self._leave_page(request, link, name, error="topics", status=422)
         now = self._now()
-        header = not choice
+        header = not from_page
         origin = self._visitor.origin(request, Way.HEADER if header else Way.PAGE)
         with transaction(self._newsroom.engine) as session:
             subscriber = self._person(session, link)
@@ -295,6 +299,8 @@ class Public(Face):
                 undone = subscribers.undo(
                     session, text(form, "undo"), subscriber, now=now, secret=self._secret, origin=origin
                 )
+            elif subscriber.erased_at is not None:  # nothing is left to change, and nothing to be logged
+                what, done = "nothing", Done(0)
             else:
                 what, done = self._act(session, subscriber, name, choice, form, origin)
         if header:
@@ -312,14 +318,14 @@ class Public(Face):
             name=title,
             until=self._day(until, language, subscriber) if until else None,
             undo=subscribers.undo_token(done, now=now, secret=self._secret),
-            action=f"/u/{link}/{name}",
+            action=f"/u/{link}/{name}?{_PAGE}",
             rejoin_url=self._rejoin_url(name),
         )
 
     def _act(  # noqa: PLR0917 # who, what, where from
         self, session: Session, subscriber: Subscriber, name: str, choice: str, form: FormData, origin: Origin
     ) -> tuple[str, Done]:
-        """Do what a page's choice says; whatever is no choice of ours leaves."""
+        """Do what a choice says; none leaves."""
         now = self._now()
         if choice == "pause":
             if days := days_of(form, "days", LONGEST_PAUSE_DAYS):

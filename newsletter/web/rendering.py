@@ -94,6 +94,7 @@ class Pages:
         # Of a page that a form was sent to, the link would ask for it without the form: only GET may be asked again.
         asked = [(key, value) for key, value in request.query_params.multi_items() if key != "lang"]
         path = request.url.path if request.method in {"GET", "HEAD"} else "/"
+        path = f"/{path.lstrip('/')}"  # "//host/" would lead to another site
         return [
             (code, name, f"{path}?{urlencode([*asked, ('lang', code)])}", code == current)
             for code, name in languages.LANGUAGES.items()

@@ -4,6 +4,7 @@ A page that takes an address says the same to everybody, at once: nobody is look
 """
 
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from zoneinfo import available_timezones
 
@@ -44,7 +45,7 @@ class Rights(Face):
             purpose=purpose,
             known=known,
             action=action,
-            ticket=self._ticket(),
+            ticket=self._ticket("link"),
             error=error,
         )
 
@@ -81,7 +82,7 @@ class Rights(Face):
         if text(form, "website"):
             return asked
         mailbox = mailbox_of(text(form, "address"))
-        error = self._ticket_fault(text(form, "ticket")) or ("address" if mailbox is None else None)
+        error = self._ticket_fault("link", text(form, "ticket")) or ("address" if mailbox is None else None)
         if error or mailbox is None:
             return self._ask_link_page(request, purpose=purpose, action=action, known=False, error=error, status=422)
         origin = self._visitor.origin(request, Way.FORM)
@@ -93,7 +94,7 @@ class Rights(Face):
             subscriber = self._person(session, link)
         language = self._language(request, subscriber)
         asked = self._pages.page(request, "asked", language, purpose="link")
-        if error := self._ticket_fault(text(form, "ticket")):
+        if error := self._ticket_fault("link", text(form, "ticket")):
             return self._ask_link_page(
                 request, purpose="preferences", action=f"/p/{link}", known=True, error=error, status=422
             )
@@ -101,7 +102,7 @@ class Rights(Face):
             return asked
         mailbox = Mailbox(subscriber.address, subscriber.key)
         origin = self._visitor.origin(request, Way.PAGE)
-        return self._take(request, Asked(Wish.LINK, mailbox, language=language), origin, asked)
+        return self._take(request, Asked(Wish.LINK, mailbox, language=language), origin, asked, by=subscriber.id)
 
     # -------------------------------------------------------------------------------------- preferences and rights
 
@@ -175,9 +176,7 @@ class Rights(Face):
             for name in self._settings.newsletters:
                 offered.update(self._topics(session, name, subscriber))
             chosen = [topic for topic in texts(form, "topic") if topic in offered]
-            topics = None if not chosen or len(chosen) == len(offered) else chosen
-            if not offered:
-                topics = subscriber.topics  # nothing was there to choose
+            topics = _wanted(subscriber.topics, offered, chosen)
             until = None if text(form, "resume") else subscriber.paused_until
             if days := days_of(form, "pause", LONGEST_PAUSE_DAYS):
                 until = now + timedelta(days=days)
@@ -205,7 +204,9 @@ class Rights(Face):
             language = self._language(request, subscriber)
             # It mails a stranger, perhaps: so it counts as any other request for that address.
             asked = Asked(Wish.CHANGE, mailbox, language=language)
-            taken = subscribers.take(session, asked, origin, self._limits, now=self._now(), by=subscriber.id)
+            taken = subscribers.take(
+                session, asked, origin, self._limits, now=self._now(), by=subscriber.id, settled=True
+            )
             if taken is Taken.TAKEN:
                 mail = subscribers.ask_to_change(session, subscriber, mailbox, now=self._now(), language=language)
                 self._mail(session, [mail] if mail else [])
@@ -274,6 +275,20 @@ class Rights(Face):
             request_days=max(1, kept.request_lasts.days),
             contact=newsletter.reply_to or newsletter.sender,
         )
+
+
+def _wanted(before: list[str] | None, offered: Mapping[str, bool], chosen: list[str]) -> list[str] | None:
+    """The topics that a person wants, from those that were offered, with how they were shown, and those they ticked.
+
+    All or none means all. What is not offered any more, and so could not be ticked, is still wanted.
+    """
+    shown = {topic for topic, ticked in offered.items() if ticked}
+    if set(chosen) == shown:
+        return before
+    if not chosen or len(chosen) == len(offered):
+        return None
+    folded = {topic.casefold() for topic in offered}
+    return [*chosen, *(topic for topic in before or [] if topic.casefold() not in folded)]
 
 
 def masked(address: str) -> str:

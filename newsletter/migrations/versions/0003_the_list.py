@@ -68,6 +68,7 @@ def upgrade() -> None:
     sa.Column('wish', sa.Enum('join', 'link', 'change', name='wish', native_enum=False, create_constraint=True, length=20), nullable=False),
     sa.Column('address', sa.String(length=254), nullable=False),
     sa.Column('key', sa.String(length=320), nullable=False),
+    sa.Column('mailbox', sa.String(length=320), nullable=False),
     sa.Column('domain', sa.String(length=255), nullable=False),
     sa.Column('lists', sa.JSON(), nullable=False),
     sa.Column('name', sa.String(length=100), nullable=True),
@@ -76,6 +77,7 @@ def upgrade() -> None:
     sa.Column('statement_id', sa.Integer(), nullable=True),
     sa.Column('ip', sa.String(length=45), nullable=True),
     sa.Column('agent', sa.String(length=300), nullable=True),
+    sa.Column('counts', sa.Boolean(), nullable=False),
     sa.Column('settled_at', subscribers.db.Instant(), nullable=True),
     sa.Column('subscriber_id', sa.Integer(), nullable=True),
     sa.ForeignKeyConstraint(['statement_id'], ['consent_statement.id'], name=op.f('fk_request_statement_id')),
@@ -85,7 +87,8 @@ def upgrade() -> None:
     with op.batch_alter_table('request', schema=None) as batch_op:
         batch_op.create_index('ix_request_domain_at', ['domain', 'at'], unique=False)
         batch_op.create_index('ix_request_ip_at', ['ip', 'at'], unique=False)
-        batch_op.create_index('ix_request_key_at', ['key', 'at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_request_key'), ['key'], unique=False)
+        batch_op.create_index('ix_request_mailbox_at', ['mailbox', 'at'], unique=False)
         batch_op.create_index(batch_op.f('ix_request_settled_at'), ['settled_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_request_subscriber_id'), ['subscriber_id'], unique=False)
 
