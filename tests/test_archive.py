@@ -29,6 +29,7 @@ from newsletter.models import Batch, EditionRecord, EditionState, MessageRecord,
 from newsletter.newsroom import Newsroom
 from newsletter.settings import Settings
 from subscribers import MailingList, reading, transaction
+from tests.chromium import chromium
 from tests.conftest import NOW, Desk
 from tests.test_compile import GOLDEN, SENDER, brief, compiled, contents, examples
 
@@ -637,18 +638,8 @@ STYLES = """() => [...document.querySelectorAll('body, body *')].map(e => {
 
 @pytest.fixture(scope="module")
 def browse() -> Iterator[Callable[..., Any]]:
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if executable is None:
-        reason = "no browser to look with: install chromium (apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
+    with chromium() as browser:
 
         def opened(html: str, width: int, *, dark: bool) -> Any:
             page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
@@ -657,7 +648,6 @@ def browse() -> Iterator[Callable[..., Any]]:
             return page
 
         yield opened
-        browser.close()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -4,9 +4,7 @@ What is guarded here are promises to the eye, so nothing is compared with a pict
 computed. The widths are those of a small phone, a narrow window and a desk; each by day and by night.
 """
 
-import os
 import re
-import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,6 +24,7 @@ from newsletter.edition import Contents, DeliveryId, Recipient, Sender
 from newsletter.formats import read
 from newsletter.schedule import Slot
 from newsletter.settings import Newsletter, Site
+from tests.chromium import chromium
 
 pytestmark = pytest.mark.slow
 
@@ -220,19 +219,10 @@ Show = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def show() -> Iterator[Show]:
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if executable is None:
-        reason = "no browser to look with: install chromium (apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import Page, Route, sync_playwright
+    from playwright.sync_api import Page, Route
 
     picture, pages = _picture(), dict[tuple[str, int, bool, bool], Page]()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
+    with chromium() as browser:
 
         def opened(name: str, width: int, *, dark: bool = False, pictures: bool = True) -> Page:
             key = (name, width, dark, pictures)
@@ -253,7 +243,6 @@ def show() -> Iterator[Show]:
             return pages[key]
 
         yield opened
-        browser.close()
 
 
 def _boxes(page: Any, selector: str) -> list[dict[str, float]]:

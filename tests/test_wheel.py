@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -53,6 +55,10 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
         "subscribers/py.typed",
         "newsletter/migrations/versions/0001_first_tables.py",
         "newsletter/_templates/email/digest/body.mjml.j2",
+        "newsletter/_templates/email/confirm/subject.txt.j2",
+        "newsletter/locale/ar.po",
+        "newsletter/web/pages/join.html.j2",
+        "newsletter/web/pages/style.css",
         "newsletter/_templates/email/_base/layout.mjml.j2",
         "newsletter/_templates/briefs/01-harbour-tidal-barrier.txt",
     ):
@@ -91,3 +97,29 @@ def test_the_installed_program_starts_previews_and_sends_away_from_the_repositor
 
 def test_the_installed_command_is_there(installed: Path, tmp_path: Path) -> None:
     assert _run(installed, tmp_path, str(installed / "bin" / "newsletter"), "--version") == f"{__version__}\n"
+
+
+def test_the_installed_program_serves_its_pages_and_mails_what_they_ask_for(installed: Path, tmp_path: Path) -> None:
+    _run(installed, tmp_path, "-m", "newsletter", "init", "desk")
+    desk = tmp_path / "desk"
+    file = desk / "newsletter.toml"
+    file.write_text(file.read_text() + '\n[subscribers]\nfastest_form = "0s"\n')
+    environ = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-P", "-m", "newsletter", "serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=desk, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        url = process.stdout.readline().split()[-1]
+        with urllib.request.urlopen(f"{url}/join/daily?lang=ar", timeout=10) as answer:
+            page = answer.read().decode()
+        assert '<html lang="ar" dir="rtl">' in page
+        ticket = page.partition('name="ticket" value="')[2].partition('"')[0]
+        asked = f"address=ada%40example.org&ticket={ticket}".encode()
+        with urllib.request.urlopen(f"{url}/join/daily", asked, timeout=10) as answer:
+            assert answer.status == 200
+        for _ in range(200):
+            if mails := list((desk / "outbox" / "new").glob("n*.eml")):
+                break
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(20) == 0
+    assert b"To: ada@example.org" in mails[0].read_bytes()
