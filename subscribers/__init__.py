@@ -7,6 +7,7 @@ from subscribers.address import Mailbox, clean_name, parse
 from subscribers.audience import PAUSED, SUPPRESSED, TOPICS, audience
 from subscribers.consent import BY_OPERATOR, Origin
 from subscribers.db import Instant, Table, choice, connect, reading, transaction
+from subscribers.directory import by_link, ensure_list, find, list_by_slug, lists, subscriptions
 from subscribers.errors import (
     AddressError,
     ErasureKeyError,
@@ -22,22 +23,16 @@ from subscribers.lifecycle import (
     Done,
     add_confirmed,
     ask,
-    by_link,
     confirm,
     confirmation_token,
-    ensure_list,
-    find,
     is_barred,
     is_suppressed,
     judge_erasures,
     leave,
-    list_by_slug,
-    lists,
     narrow,
     pause,
     refuse_erased,
     requested,
-    subscriptions,
     suppress,
     undo,
     undo_token,

@@ -15,8 +15,9 @@ from sqlmodel import Session, col, select
 
 from subscribers.address import Mailbox
 from subscribers.consent import LONGEST_AGENT, LONGEST_FORM, Origin, first_request, last_word, log, statement
+from subscribers.directory import find, lists, subscriptions
 from subscribers.errors import ErasureKeyError, NotAllowed
-from subscribers.lifecycle import ask, find, is_barred, join_at_once, lists, refuse_erased, subscriptions
+from subscribers.lifecycle import ask, is_barred, join_at_once, refuse_erased
 from subscribers.models import (
     AddressChange,
     ConsentEvent,

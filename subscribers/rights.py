@@ -14,8 +14,9 @@ from sqlmodel import Session, col, select
 from subscribers import erasure, tokens
 from subscribers.address import Mailbox
 from subscribers.consent import BY_OPERATOR, Origin, log
+from subscribers.directory import find, lists, subscriptions
 from subscribers.errors import NotAllowed, TokenError
-from subscribers.lifecycle import find, judge_erasures, leave, lift_erasure, lists, subscriptions
+from subscribers.lifecycle import judge_erasures, leave, lift_erasure
 from subscribers.models import (
     AddressChange,
     ConsentEvent,

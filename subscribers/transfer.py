@@ -25,8 +25,8 @@ from subscribers import consent, erasure
 from subscribers.bulk import ERASED, Orders, Rows, driver, rehearsal, writer
 from subscribers.db import reading, transaction
 from subscribers.dialects import COLUMNS, SUPPRESSION_COLUMNS
+from subscribers.directory import ensure_list
 from subscribers.errors import TransferError, UnknownList
-from subscribers.lifecycle import ensure_list
 from subscribers.models import MailingList, State
 from subscribers.rows import End, Part, Refusal, Sheet
 from subscribers.settling import ADDED, OUTCOMES, REFUSALS, UNCHANGED, UPDATED

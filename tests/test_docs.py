@@ -21,8 +21,9 @@ from newsletter.brief import HEADLINE_CHARACTERS
 from newsletter.edition import FIELDS, Contents
 from newsletter.formats.json import schema
 from newsletter.formats.json import validate as validate_brief
+from newsletter.misspelt import tables_of
 from newsletter.schedule import Slot
-from newsletter.settings import Settings, tables_of
+from newsletter.settings import Settings
 from tests.conftest import NOW
 
 ROOT = Path(__file__).parent.parent
