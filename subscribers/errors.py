@@ -4,7 +4,8 @@
 
     SubscriberError
         AddressError        the text is no address; the sentence says why
-        TokenError          a link that is expired, damaged or not ours
+        TokenError          a link that is damaged or not ours
+            SpentError      a link that was ours, and is expired, used or replaced
         UnknownList         there is no list of that name
         NotAllowed          the person's own earlier word stands against it (suppressed, unsubscribed)
         ErasureKeyError     people were erased, and the key they were erased with is not at hand
@@ -23,7 +24,11 @@ class AddressError(SubscriberError, ValueError):
 
 
 class TokenError(SubscriberError):
-    """A link is expired, damaged or not ours."""
+    """A link is damaged or not ours."""
+
+
+class SpentError(TokenError):
+    """A link was ours, and is good no more: it expired, was used, or was replaced."""
 
 
 class UnknownList(SubscriberError):

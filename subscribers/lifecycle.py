@@ -15,7 +15,7 @@ from subscribers import erasure, tokens
 from subscribers.address import Mailbox, key
 from subscribers.consent import BY_OPERATOR, Origin, first_request, last_word, log, requests_of
 from subscribers.directory import find, subscriptions
-from subscribers.errors import NotAllowed, TokenError
+from subscribers.errors import NotAllowed, SpentError, TokenError
 from subscribers.models import (
     ConsentEvent,
     Happening,
@@ -121,12 +121,12 @@ def requested(session: Session, token: str, *, now: datetime, secret: bytes) -> 
     row = tokens.verify(token, CONFIRM, now, secret)
     subscription = session.get(Subscription, row)
     if subscription is None:  # nobody confirmed it in time
-        raise TokenError("this link has expired; ask to join again")
+        raise SpentError("this link has expired; ask to join again")
     asked = _asked(session, subscription)
     earlier = requests_of(session, subscription.subscriber_id, subscription.list_id)
     bound = tokens.bound_among(token, CONFIRM, secret, [asked, *map(_bound_to, earlier)])
     if bound is None:
-        raise TokenError("this link has expired; ask to join again")
+        raise SpentError("this link has expired; ask to join again")
     if subscription.state is State.CONFIRMED and bound == asked:
         return [subscription]
     subscriber = session.get_one(Subscriber, subscription.subscriber_id)

@@ -15,7 +15,7 @@ from subscribers import erasure, tokens
 from subscribers.address import Mailbox
 from subscribers.consent import BY_OPERATOR, Origin, log
 from subscribers.directory import find, lists, subscriptions
-from subscribers.errors import NotAllowed, TokenError
+from subscribers.errors import NotAllowed, SpentError
 from subscribers.lifecycle import judge_erasures, leave, lift_erasure
 from subscribers.models import (
     AddressChange,
@@ -48,7 +48,7 @@ def by_rights_token(session: Session, token: str, *, now: datetime, secret: byte
     """Whose link that is. Raises TokenError; changes nothing."""
     subscriber = session.get(Subscriber, tokens.verify(token, RIGHTS, now, secret))
     if subscriber is None:
-        raise TokenError("this link is not good any more; ask for a new one")
+        raise SpentError("this link is not good any more; ask for a new one")
     tokens.verify_bound(token, RIGHTS, secret, subscriber.key)
     return subscriber
 
@@ -150,7 +150,7 @@ def by_change_token(session: Session, token: str, *, now: datetime, secret: byte
     """The change that a link confirms. Raises TokenError, also where it was made already; changes nothing."""
     change = session.get(AddressChange, tokens.verify(token, CHANGE, now, secret))
     if change is None:  # made already, or replaced by another
-        raise TokenError("this link is not good any more; ask for a new one")
+        raise SpentError("this link is not good any more; ask for a new one")
     tokens.verify_bound(token, CHANGE, secret, change.key)
     return change
 

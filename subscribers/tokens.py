@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from subscribers.errors import TokenError
+from subscribers.errors import SpentError, TokenError
 
 RANDOM_BYTES = 16  # 128 bits: beyond guessing at any rate a server answers
 _MAC_BYTES = 16  # RFC 2104 section 5: half of the hash at the least
@@ -45,7 +45,7 @@ def verify(token: str, purpose: str, now: datetime, secret: bytes) -> int:
     if not hmac.compare_digest(_seal(f"{purpose}.{found[1]}.{found[2]}", secret), found[3]):
         raise TokenError("this link is damaged, or not ours")
     if now.astimezone(UTC).timestamp() >= int(found[2]):
-        raise TokenError("this link has expired; ask for a new one")
+        raise SpentError("this link has expired; ask for a new one")
     return int(found[1])
 
 
@@ -62,7 +62,7 @@ def bound_among(token: str, purpose: str, secret: bytes, bounds: Sequence[str]) 
 def verify_bound(token: str, purpose: str, secret: bytes, bound: str) -> None:
     """Raise TokenError where what a token was bound to has changed since."""
     if bound_among(token, purpose, secret, [bound]) is None:
-        raise TokenError("this link is not good any more; ask for a new one")
+        raise SpentError("this link is not good any more; ask for a new one")
 
 
 def expiry_of(token: str) -> datetime:

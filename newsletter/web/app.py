@@ -26,7 +26,7 @@ from newsletter.web.forms import TooLarge
 from newsletter.web.public import router
 from newsletter.web.rendering import STYLE, Pages
 from newsletter.work import Beside
-from subscribers import NotAllowed, TokenError, UnknownList, judge_erasures, reading
+from subscribers import NotAllowed, SpentError, TokenError, UnknownList, judge_erasures, reading
 
 _log = logging.getLogger("newsletter.web")
 _YEAR = 31_536_000  # seconds
@@ -132,12 +132,13 @@ def _plain() -> APIRouter:
 def _tell(app: FastAPI, pages: Pages) -> None:
     """Turn errors into pages. The one place where they get a status."""
 
-    def page(request: Request, status: int, what: str) -> Response:
-        return pages.page(request, "error", pages.language(request), status=status, what=what, retry_url=None)
+    def page(request: Request, status: int, what: str, retry_url: str | None = None) -> Response:
+        return pages.page(request, "error", pages.language(request), status=status, what=what, retry_url=retry_url)
 
     def bad_link(request: Request, error: Exception) -> Response:
-        expired = "expired" in str(error)
-        return page(request, 410 if expired else 404, "expired" if expired else "damaged")
+        gone = isinstance(error, SpentError)
+        fresh = "/preferences" if request.url.path.startswith(("/m/", "/a/")) else None
+        return page(request, 410 if gone else 404, "expired" if gone else "damaged", fresh)
 
     def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
