@@ -136,13 +136,20 @@ class Links:
 
 ERASED = "WHERE key >= 'erased:' AND key < 'erased;'"  # as `subscribers.erasure.is_mark`, for an index
 
+# The last of it is what a person has said against this list, or against all of them, as `subscribers.lifecycle` has it.
 _FIND = """
 SELECT wanted.key, s.id, s.name, s.language IS NOT NULL, s.zone IS NOT NULL, s.topics IS NOT NULL, u.id, u.state,
-  CASE WHEN u.id IS NULL OR u.state = 'pending' THEN (
+  CASE WHEN u.id IS NULL OR u.state = 'pending' THEN coalesce((
+    SELECT o.state FROM subscription AS o WHERE o.subscriber_id = s.id AND o.state = 'complained' LIMIT 1
+  ), (
+    SELECT CASE e.event WHEN 'left' THEN e.event END FROM consent_event AS e
+    WHERE e.subscriber_id = s.id AND (e.evidence = 'everything' OR e.event = 'confirmed')
+    ORDER BY e.id DESC LIMIT 1
+  ), (
     SELECT e.event FROM consent_event AS e
     WHERE e.subscriber_id = s.id AND e.list_id = :list AND e.event NOT IN ('requested', 'expired')
     ORDER BY e.id DESC LIMIT 1
-  ) END
+  )) END
 FROM json_each(:keys) AS wanted
 CROSS JOIN subscriber AS s ON s.key = wanted.value
 LEFT JOIN subscription AS u ON u.list_id = :list AND u.subscriber_id = s.id

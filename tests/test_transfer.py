@@ -848,3 +848,26 @@ def test_every_standing_has_an_end() -> None:
     assert csv.field_size_limit() >= LONGEST_ROW, (
         "a field is never longer than the reader of the standard library takes"
     )
+
+
+# ------------------------------------------------------------------------------------------ said to all lists
+
+
+@pytest.mark.parametrize("no", ["complained", "left everything"])
+def test_who_objected_to_all_is_imported_into_no_other_list(newsroom: Newsroom, no: str) -> None:
+    bring(newsroom, "ada@example.org\nbob@example.org\n")
+    ada = parse("ada@example.org")
+    with transaction(newsroom.engine) as session:
+        if no == "complained":  # and an operator has lifted it since
+            suppress(session, ada, Reason.COMPLAINT, now=NOW, actor="test", note=None)
+            unsuppress(session, ada, now=NOW, actor="test", note=None)
+        else:
+            subscriber = find(session, ada)
+            assert subscriber is not None
+            leave(session, subscriber, None, now=NOW, actor="subscriber")
+    done, told = bring(newsroom, "ada@example.org\nbob@example.org\n", to="weekly")
+    assert (counts(done), [row[1] for row in told]) == ((1, 0, 0, 1), ["left"])
+    assert (state_of(newsroom, "ada@example.org", "weekly"), state_of(newsroom, "bob@example.org", "weekly")) == (
+        None,
+        "confirmed",
+    )
