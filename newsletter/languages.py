@@ -70,7 +70,7 @@ def words(language: str) -> NullTranslations:
     if language == SOURCE or language not in LANGUAGES:
         return NullTranslations()
     from babel.messages.mofile import write_mo  # noqa: PLC0415 # 0.1 s that a command line does not need
-    from babel.messages.pofile import read_po  # noqa: PLC0415
+    from babel.messages.pofile import read_po  # noqa: PLC0415 # the same
 
     with (FOLDER / f"{language}.po").open("rb") as file:
         catalog = read_po(file, locale=language, abort_invalid=True)
@@ -92,14 +92,14 @@ def language_names() -> list[tuple[str, str]]:
 
 def date_in(day: datetime, language: str, zone: str) -> str:
     """A day as a language writes it, such as “23 November 2026”, where that instant falls in a zone."""
-    from babel.dates import format_date  # noqa: PLC0415
+    from babel.dates import format_date  # noqa: PLC0415 # the same
 
     return format_date(day.astimezone(ZoneInfo(zone)).date(), "long", locale=_locale(language))
 
 
 def time_in(moment: datetime, language: str, zone: str) -> str:
     """A time of day as a language writes it, to the minute, with its zone: “14:30 CET”."""
-    from babel.dates import format_time, get_timezone_name  # noqa: PLC0415
+    from babel.dates import format_time, get_timezone_name  # noqa: PLC0415 # the same
 
     local, locale = moment.astimezone(ZoneInfo(zone)), _locale(language)
     return f"{format_time(local, 'short', locale=locale)} {get_timezone_name(local, 'short', locale=locale)}"
