@@ -10,7 +10,7 @@ from newsletter import safeguards, store
 from newsletter.brief import Brief, Citation, Fact, Forecast, Narrative
 from newsletter.drafting import compile_edition
 from newsletter.edition import Finding
-from newsletter.errors import CompileError, ConfigurationError, EditionError
+from newsletter.errors import CompileError, ConfigurationError
 from newsletter.models import NoticeKind
 from newsletter.newsroom import Newsroom, SourceAccount
 from newsletter.notices import message_of
@@ -114,12 +114,6 @@ def _newsletter(newsroom: Newsroom, name: str, newsletter: Newsletter) -> Iterat
         except CompileError as error:
             yield Finding(ok=False, what=f"newsletter {name}, notice {kind}: {error}")
     audience = newsroom.audience(name)
-    try:
-        safeguards.refuse_if_too_many(name, newsroom.provider, audience.mailable)
-    except EditionError as error:
-        yield Finding(ok=False, what=f"newsletter {error}")
-    except ConfigurationError:
-        pass  # told of the provider, below
     if not audience.mailable:
         lists = ", ".join(newsletter.lists)
         yield Finding(ok=None, what=f"newsletter {name}: nobody to mail on list {lists} yet")

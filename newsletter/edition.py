@@ -281,7 +281,8 @@ class Receipt:
     """One recipient's answer.
 
     `reason` is scrubbed of addresses; `retry_after` is the provider's wish, None where it has none; `provider_id` is
-    the provider's name for what it took, None where it gives none.
+    the provider's name for what it took, None where it gives none. `suppress` is True where the refusal says that there
+    is no such mailbox. `held_until` is until when the provider keeps back what it took, None where it does not.
     """
 
     delivery: DeliveryId
@@ -290,6 +291,7 @@ class Receipt:
     retry_after: timedelta | None = None
     suppress: bool = False
     provider_id: str | None = None
+    held_until: datetime | None = None
 
 
 class EventKind(StrEnum):

@@ -1,33 +1,38 @@
-"""The dispatch ledger: freeze, claim, call, record, count. The queries that promises 2, 3, 4 and 6 rest on.
+"""The dispatch ledger: freeze, claim, call, record. The queries that promises 2, 3, 4 and 6 rest on.
 
 Like store.py, these work in the caller's session, decide nothing, and take every instant as an argument. A batch's row
 stands for its deliveries until one of them differs, so that a whole batch is one UPDATE; every change of a batch in
-somebody's hands is conditional on its epoch, so that a process which overslept changes nothing.
+somebody's hands is conditional on its epoch, so that a process which overslept changes nothing. What the rows add up to
+is counted in tally.py.
 """
 
-import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, insert, literal, null, select, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from newsletter.edition import AttemptId, DeliveryId, Recipient
 from newsletter.models import (
+    Attempt,
     Batch,
     BatchState,
     Decision,
     Delivery,
     EditionRecord,
     EditionState,
+    Instance,
     Outcome,
     Verdict,
 )
-from newsletter.store import changed_rows, instance, message_record, set_edition, topics_of
-from subscribers import SUPPRESSED, Subscriber, Suppression, audience
+from newsletter.store import changed_rows, message_record, set_edition, topics_of
+from subscribers import SUPPRESSED, Subscriber, audience, standing
+
+OPEN = (BatchState.PENDING, BatchState.CLAIMED, BatchState.CALLING)
+"""The states of batches whose people still wait."""
+_ROWS_AT_ONCE = 500  # parameters of one statement; SQLite takes 32,766
 
 # ------------------------------------------------------------------------------------------ freezing
 
@@ -69,68 +74,80 @@ def freeze(
         return None
     if not set_edition(session, record.id, EditionState.DISPATCHING, reason=None, only_from=[EditionState.DRAFT]):
         return None
-    topics = topics_of(session, record.id)
-    counts = count_audience(session, record.lists, now, topics)
-    mailable, total = counts.get(None, 0), sum(counts.values())
-    numbers = -(-mailable // batch_size)
-    session.execute(
-        insert(Batch),
-        [
-            {
-                "edition_id": record.id,
-                "message_id": stored.id,
-                "number": number,
-                "size": min(batch_size, mailable - (number - 1) * batch_size),
-                "due_at": due_at,
-                "promised_at": due_at,
-                "state": BatchState.PENDING,
-                "epoch": 0,
-                "tries": 0,
-            }
-            for number in range(1, numbers + 1)
-        ],
-    ) if numbers else None
-    who = audience(record.lists, now, topics).subquery()
-    numbered = (
-        select(
-            who.c.subscriber_id,
-            ((func.row_number().over(order_by=who.c.subscriber_id) - 1) // literal(batch_size) + 1).label("number"),
-        )
-        .where(who.c.exclusion.is_(None))
-        .subquery()
+    who = audience(record.lists, now, topics_of(session, record.id)).subquery()
+    candidates = session.execute(select(func.count()).select_from(who)).scalar_one()
+    outcome = case(
+        (who.c.exclusion.is_(None), null()),
+        (who.c.exclusion == SUPPRESSED, Outcome.SUPPRESSED.value),
+        else_=Outcome.SKIPPED.value,
     )
-    columns = ["edition_id", "subscriber_id", "batch_id", "outcome", "reason"]
     delivery = Delivery.__table__  # type: ignore[attr-defined] # SQLModel adds it
     inserted = changed_rows(
         session,
         insert(delivery).from_select(
-            columns[:3],
-            select(literal(record.id), numbered.c.subscriber_id, col(Batch.id))
-            .join(Batch, and_(col(Batch.edition_id) == record.id, col(Batch.number) == numbered.c.number))
-            .order_by(numbered.c.subscriber_id),
+            ["edition_id", "subscriber_id", "outcome", "reason"],
+            select(literal(record.id), who.c.subscriber_id, outcome, who.c.exclusion).order_by(who.c.subscriber_id),
         ),
     )
-    outcome = case((who.c.exclusion == SUPPRESSED, Outcome.SUPPRESSED.value), else_=Outcome.SKIPPED.value)
-    excluded = changed_rows(
-        session,
-        insert(delivery).from_select(
-            columns,
-            select(literal(record.id), who.c.subscriber_id, literal(None), outcome, who.c.exclusion).where(
-                who.c.exclusion.is_not(None)
-            ),
-        ),
-    )
-    if inserted + excluded != total:
-        raise RuntimeError(f"the audience was counted as {total} and frozen as {inserted + excluded}")
+    if inserted != candidates:
+        raise RuntimeError(f"the audience was counted as {candidates} and frozen as {inserted}")
+    ranges = _ranges(session, record.id, batch_size)
+    if ranges:
+        session.execute(
+            insert(Batch),
+            [
+                {
+                    "edition_id": record.id,
+                    "message_id": stored.id,
+                    "number": number,
+                    "first_id": first,
+                    "last_id": last,
+                    "size": size,
+                    "due_at": due_at,
+                    "promised_at": due_at,
+                    "state": BatchState.PENDING,
+                    "epoch": 0,
+                    "tries": 0,
+                }
+                for number, (first, last, size) in enumerate(ranges, 1)
+            ],
+        )
     session.execute(
         update(Decision)
         .where(col(Decision.edition_id) == record.id, col(Decision.verdict) != Verdict.CARRIED)
         .values(final=True)
     )
     session.execute(
-        update(EditionRecord).where(col(EditionRecord.id) == record.id).values(candidates=total, frozen_at=now)
+        update(EditionRecord).where(col(EditionRecord.id) == record.id).values(candidates=candidates, frozen_at=now)
     )
-    return Frozen(total, mailable, numbers)
+    return Frozen(candidates, sum(size for _, _, size in ranges), len(ranges))
+
+
+def _ranges(session: Session, edition_id: int, size: int) -> list[tuple[int, int, int]]:
+    """The row numbers of an edition's open deliveries cut into batches: first, last, how many."""
+    mine = (_of(edition_id), col(Delivery.outcome).is_(None))
+    first, newest, left = session.execute(
+        select(func.min(col(Delivery.id)), func.max(col(Delivery.id)), func.count()).where(
+            col(Delivery.edition_id) == edition_id, col(Delivery.outcome).is_(None)
+        )
+    ).one()
+    ranges = []
+    while left > size:
+        last = session.execute(
+            select(col(Delivery.id))
+            .where(col(Delivery.id) >= first, *mine)
+            .order_by(col(Delivery.id))
+            .limit(1)
+            .offset(size - 1)
+        ).scalar_one()
+        ranges.append((first, last, size))
+        first, left = last + 1, left - size
+    return [*ranges, (first, newest, left)] if left else ranges
+
+
+def _of(edition_id: int) -> ColumnElement[bool]:
+    """That a delivery is an edition's, told so that no database looks it up by that instead of by row number."""
+    return (col(Delivery.edition_id) + 0) == edition_id
 
 
 def _went_out_meanwhile(session: Session, record: EditionRecord) -> bool:
@@ -167,14 +184,45 @@ def mailable(
     session: Session, lists: Sequence[str], now: datetime, *, after: int, limit: int
 ) -> list[tuple[int, str, str | None, str]]:
     """The people an edition would be mailed to now, by id from `after` on: id, address, name, link."""
-    who = audience(lists, now).subquery()
     rows = session.execute(
-        select(who.c.subscriber_id, who.c.address, who.c.name, who.c.link)
-        .where(who.c.exclusion.is_(None), who.c.subscriber_id > after)
-        .order_by(who.c.subscriber_id)
+        select(col(Subscriber.id), col(Subscriber.address), col(Subscriber.name), col(Subscriber.link))
+        .where(col(Subscriber.id) > after, standing(lists, now).is_(None))
+        .order_by(col(Subscriber.id))
         .limit(limit)
     )
     return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+# ------------------------------------------------------------------------------------------ whose is whose
+
+
+def members(batch: Batch) -> ColumnElement[bool]:
+    """The deliveries of a batch, whatever has become of them."""
+    if batch.first_id is None or batch.last_id is None:
+        return col(Delivery.batch_id) == batch.id
+    return and_(
+        col(Delivery.id).between(batch.first_id, batch.last_id),
+        col(Delivery.batch_id).is_(None),
+        _of(batch.edition_id),
+    )
+
+
+_Ranged = aliased(Batch)
+
+
+def batch_of_delivery() -> ColumnElement[int | None]:
+    """The row number of a delivery's batch, for a statement on a few deliveries. NULL: it never stood in one."""
+    ranged = (
+        select(col(_Ranged.id))
+        .where(
+            col(_Ranged.edition_id) == col(Delivery.edition_id),
+            col(_Ranged.first_id) <= col(Delivery.id),
+            col(_Ranged.last_id) >= col(Delivery.id),
+        )
+        .correlate(Delivery)
+        .scalar_subquery()
+    )
+    return func.coalesce(col(Delivery.batch_id), ranged)
 
 
 # ------------------------------------------------------------------------------------------ dispatching
@@ -184,6 +232,7 @@ def mailable(
 class Claimed:
     """A batch in a process's hands: who is to get a copy, and the marks that a call must still match."""
 
+    edition_id: int
     batch_id: int
     number: int
     epoch: int
@@ -195,13 +244,16 @@ class Claimed:
     rows: Mapping[DeliveryId, int] = field(repr=False)
 
 
-def delivery_id(instance_id: str, record: EditionRecord, subscriber_id: int) -> DeliveryId:
-    """A delivery's name to the world: made of what it *is*, so that a restored backup names the same copy the same.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One delivery of a claimed batch: who it goes to, as they are now. `exclusion`: why they may not be mailed."""
 
-    It tells databases apart, and nothing can be counted by it.
-    """
-    told = f"{instance_id}:{record.newsletter}:{record.slot}:{subscriber_id}"
-    return DeliveryId(hashlib.sha256(told.encode()).hexdigest()[:24])
+    row: int
+    subscriber_id: int
+    address: str
+    name: str | None
+    link: str
+    exclusion: str | None
 
 
 def next_due(session: Session, edition_id: int) -> datetime | None:
@@ -223,7 +275,7 @@ def first_promised(session: Session, edition_id: int) -> datetime | None:
 
 
 def held(session: Session, edition_id: int) -> list[Batch]:
-    """The batches that some process has claimed or is calling with."""
+    """An edition's batches that some process has claimed or is calling with."""
     return list(
         session.execute(
             select(Batch).where(
@@ -231,6 +283,12 @@ def held(session: Session, edition_id: int) -> list[Batch]:
             )
         ).scalars()
     )
+
+
+def count_held(session: Session) -> int:
+    """How many batches, of any edition, are in some process's hands."""
+    counted = select(func.count()).where(col(Batch.state).in_([BatchState.CLAIMED, BatchState.CALLING]))
+    return int(session.execute(counted).scalar_one())
 
 
 def release(session: Session, batch: Batch, state: BatchState, *, note: str, now: datetime) -> None:
@@ -244,11 +302,10 @@ def release(session: Session, batch: Batch, state: BatchState, *, note: str, now
 
 def claim(
     session: Session, record: EditionRecord, *, owner: str, lease_until: datetime, attempt: AttemptId, now: datetime
-) -> tuple[Batch, list[Any]] | None:
-    """Take the next batch that is due, and read who stands in it with their standing at this instant.
+) -> tuple[Batch, list[Standing]] | None:
+    """Take the next batch that is due, and read who stands in it as they are at this instant. None where none is due.
 
-    Rows: delivery id, subscriber's address, name, link, exclusion, and id (NULL where they are no longer in the
-    audience at all; then the exclusion says whether that is since their address is suppressed).
+    Of the people only those whose outcome is open are told; `exclusion` is "suppressed", "left" or "paused".
     """
     found = session.execute(
         select(col(Batch.id))
@@ -272,34 +329,34 @@ def claim(
     batch = session.execute(
         select(Batch).where(col(Batch.id) == found).execution_options(populate_existing=True)
     ).scalar_one()
-    who = audience(record.lists, now).subquery()
-    exclusion = case(
-        (who.c.subscriber_id.is_not(None), who.c.exclusion),
-        (col(Suppression.key).is_not(None), SUPPRESSED),
-    )
     rows = session.execute(
-        select(col(Delivery.id), who.c.address, who.c.name, who.c.link, exclusion, who.c.subscriber_id)
-        .outerjoin(who, who.c.subscriber_id == col(Delivery.subscriber_id))
+        select(
+            col(Delivery.id),
+            col(Delivery.subscriber_id),
+            col(Subscriber.address),
+            col(Subscriber.name),
+            col(Subscriber.link),
+            standing(record.lists, now),
+        )
         .join(Subscriber, col(Subscriber.id) == col(Delivery.subscriber_id))
-        .outerjoin(Suppression, col(Suppression.key) == col(Subscriber.key))
-        .where(col(Delivery.batch_id) == batch.id, col(Delivery.outcome).is_(None))
+        .where(members(batch), col(Delivery.outcome).is_(None))
         .order_by(col(Delivery.id))
-    ).all()
-    return batch, list(rows)
+    )
+    return batch, [Standing(*row) for row in rows]
 
 
 def write_outcomes(session: Session, outcomes: Mapping[int, tuple[Outcome, str | None]]) -> None:
     """Write deliveries' own outcomes, where they have none yet."""
-    connection = session.connection()
     by_word: dict[tuple[Outcome, str | None], list[int]] = {}
     for row, word in outcomes.items():
         by_word.setdefault(word, []).append(row)
     for (outcome, reason), ids in by_word.items():
-        for start in range(0, len(ids), 500):
-            connection.execute(
+        for some in _slices(ids):
+            session.execute(
                 update(Delivery)
-                .where(col(Delivery.id).in_(ids[start : start + 500]), col(Delivery.outcome).is_(None))
+                .where(col(Delivery.id).in_(some), col(Delivery.outcome).is_(None))
                 .values(outcome=outcome, reason=reason)
+                .execution_options(synchronize_session=False)
             )
 
 
@@ -307,18 +364,36 @@ _Other = aliased(Batch)
 
 
 def begin_call(session: Session, claimed: Claimed, *, now: datetime, lease_until: datetime) -> bool:
-    """Claimed -> calling, the last act before the first byte. False where the claim is no longer ours: do not call."""
+    """Claimed -> calling, the last act before the first byte. False where that must not be: do not call.
+
+    That is where the claim is no longer ours, and where all dispatch was halted, or the edition paused or cancelled,
+    since it was made. The attempt is put on record with it, so that whatever is told about it later finds its batch.
+    """
     mine = col(Batch.lease_until) > now
-    return _move(session, claimed, [BatchState.CLAIMED], mine, state=BatchState.CALLING, lease_until=lease_until)
+    goes_on = exists(
+        select(literal(1)).where(
+            col(EditionRecord.id) == claimed.edition_id, col(EditionRecord.state) == EditionState.DISPATCHING
+        )
+    )
+    halted = exists(select(literal(1)).where(col(Instance.halted_at).is_not(None)))
+    values = {"state": BatchState.CALLING, "lease_until": lease_until, "called_at": now}
+    if not _move(session, claimed, [BatchState.CLAIMED], mine, goes_on, ~halted, **values):
+        return False
+    session.execute(insert(Attempt).values(id=str(claimed.attempt), batch_id=claimed.batch_id, called_at=now).inline())
+    return True
 
 
 def give_back(session: Session, claimed: Claimed, *, due_at: datetime, note: str) -> bool:
-    """Claimed or calling -> pending: surely nothing was accepted. False where the batch is no longer ours."""
+    """Claimed or calling -> pending: surely nothing was accepted. False where the batch is no longer ours.
+
+    In an edition that was cancelled meanwhile it is cancelled.
+    """
+    cancelled = _is_cancelled(session, claimed.edition_id)
     return _move(
         session,
         claimed,
         [BatchState.CLAIMED, BatchState.CALLING],
-        state=BatchState.PENDING,
+        state=BatchState.CANCELLED if cancelled else BatchState.PENDING,
         owner=None,
         lease_until=None,
         due_at=due_at,
@@ -327,34 +402,57 @@ def give_back(session: Session, claimed: Claimed, *, due_at: datetime, note: str
     )
 
 
+def put_off(session: Session, claimed: Claimed, *, due_at: datetime, note: str | None) -> bool:
+    """Claimed -> pending, without a call: a limit leaves no room now, or dispatch was stopped. It counts as no try."""
+    values = {"state": BatchState.PENDING, "owner": None, "lease_until": None, "due_at": due_at, "note": note}
+    return _move(session, claimed, [BatchState.CLAIMED], **values)
+
+
 def finish(
-    session: Session, claimed: Claimed, state: BatchState, *, note: str | None, provider_id: str | None = None
+    session: Session,
+    claimed: Claimed,
+    state: BatchState,
+    *,
+    note: str | None,
+    now: datetime,
+    provider_id: str | None = None,
+    held_until: datetime | None = None,
 ) -> bool:
     """Write what a call came to: done or unknown. A late answer for an unknown batch is taken.
 
-    False where the batch was claimed anew since: the newer claim speaks for it.
+    `held_until` is until when the provider keeps back what it took. False where the batch was claimed anew since: the
+    newer claim speaks for it.
     """
+    late = [BatchState.PENDING] if state is BatchState.DONE else []  # it was taken from us, and nobody has called again
     return _move(
         session,
         claimed,
-        [BatchState.CLAIMED, BatchState.CALLING, BatchState.UNKNOWN],
+        [BatchState.CLAIMED, BatchState.CALLING, BatchState.UNKNOWN, *late],
         state=state,
         owner=None,
         lease_until=None,
         note=note[:500] if note else None,
         provider_id=provider_id[:200] if provider_id else None,
+        done_at=now if state is BatchState.DONE else None,
+        held_until=held_until,
         turn=select(func.coalesce(func.max(col(_Other.turn)), 0) + 1)
-        .where(col(_Other.edition_id) == col(Batch.edition_id))
+        .where(col(_Other.edition_id) == claimed.edition_id)
         .scalar_subquery(),
     )
 
 
 def _move(
-    session: Session, claimed: Claimed, states: Sequence[BatchState], *conditions: ColumnElement[bool], **values: Any
+    session: Session, claimed: Claimed, states: Sequence[BatchState], *conditions: ColumnElement[bool], **values: object
 ) -> bool:
     """Change a batch that stands where its claim left it. False where it no longer does."""
     where = (col(Batch.id) == claimed.batch_id, col(Batch.epoch) == claimed.epoch, col(Batch.state).in_(states))
-    return changed_rows(session, update(Batch).where(*where, *conditions).values(**values)) == 1
+    statement = update(Batch).where(*where, *conditions).values(**values)
+    return changed_rows(session, statement.execution_options(synchronize_session=False)) == 1
+
+
+def _is_cancelled(session: Session, edition_id: int) -> bool:
+    state = select(col(EditionRecord.state)).where(col(EditionRecord.id) == edition_id)
+    return bool(session.execute(state).scalar_one() is EditionState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,31 +474,54 @@ ASKED = "asked about: "
 
 def is_suspect(session: Session, claimed: Claimed) -> bool:
     """Whether a batch is a part of what was refused without a word about whose fault it is."""
-    return session.get_one(Batch, claimed.batch_id).suspect_id is not None
+    return _stored(session, claimed.batch_id).suspect_id is not None
 
 
 def suspect(session: Session, claimed: Claimed) -> Suspicion:
     """Mark a batch as refused without a word about whose fault it is, and say what is known of that."""
-    batch = session.get_one(Batch, claimed.batch_id)
+    batch = _stored(session, claimed.batch_id)
     root = batch.suspect_id or claimed.batch_id
     _move(session, claimed, [BatchState.CLAIMED, BatchState.CALLING], suspect_id=root)
-    done = (
-        select(func.max(col(Batch.turn)))
-        .join(Delivery, col(Delivery.batch_id) == col(Batch.id))
+    done = session.execute(
+        select(Batch)
         .where(col(Batch.suspect_id) == root, col(Batch.state) == BatchState.DONE)
-    )
-    accepted = session.execute(done.where(col(Delivery.outcome).is_(None))).scalar_one_or_none()
-    refused = session.execute(done.where(col(Delivery.outcome) == Outcome.REFUSED)).scalar_one_or_none()
+        .order_by(col(Batch.turn).desc())
+    ).scalars()
+    accepted: int | None = None
+    refused: int | None = None
+    for part in done:
+        if accepted is None and _has(session, part, col(Delivery.outcome).is_(None)):
+            accepted = part.turn
+        if refused is None and _has(session, part, col(Delivery.outcome) == Outcome.REFUSED):
+            refused = part.turn
+        if accepted is not None and refused is not None:
+            break
     fresh = accepted is not None and (refused is None or refused < accepted)
     return Suspicion(accepted is not None, fresh, (batch.note or "").startswith(ASKED))
 
 
-def make_child(session: Session, claimed: Claimed, rows: Sequence[int], *, due_at: datetime, note: str) -> None:
-    """Move deliveries of a batch into a new one, due later, and their count with them."""
-    parent = session.get_one(Batch, claimed.batch_id)
+def _has(session: Session, batch: Batch, condition: ColumnElement[bool]) -> bool:
+    found = session.execute(select(col(Delivery.id)).where(members(batch), condition).limit(1))
+    return found.scalar_one_or_none() is not None
+
+
+def _stored(session: Session, batch_id: int) -> Batch:
+    """A batch as it stands on the disk now, whatever this session read before."""
+    return session.get_one(Batch, batch_id, populate_existing=True)
+
+
+def make_child(
+    session: Session, parent_id: int, rows: Sequence[int], *, due_at: datetime, tries: int, note: str | None
+) -> None:
+    """Move deliveries of a batch into a new one, due later, and their count with them; their outcomes are open again.
+
+    In an edition that was cancelled meanwhile the new one is cancelled, too; a closed one is open again.
+    """
+    parent = _stored(session, parent_id)
     number = session.execute(
         select(func.max(col(Batch.number))).where(col(Batch.edition_id) == parent.edition_id)
     ).scalar_one()
+    cancelled = _is_cancelled(session, parent.edition_id)
     child = Batch(
         edition_id=parent.edition_id,
         message_id=parent.message_id,
@@ -410,21 +531,33 @@ def make_child(session: Session, claimed: Claimed, rows: Sequence[int], *, due_a
         size=len(rows),
         due_at=due_at,
         promised_at=parent.promised_at,
-        state=BatchState.PENDING,
-        tries=claimed.tries + 1,
-        note=note[:500],
+        state=BatchState.CANCELLED if cancelled else BatchState.PENDING,
+        tries=tries,
+        note=note[:500] if note else None,
     )
     session.add(child)
     session.flush()
-    for start in range(0, len(rows), 500):
+    for some in _slices(rows):
         session.execute(
-            update(Delivery).where(col(Delivery.id).in_(rows[start : start + 500])).values(batch_id=child.id)
+            update(Delivery)
+            .where(col(Delivery.id).in_(some))
+            .values(batch_id=child.id, outcome=None, reason=None)
+            .execution_options(synchronize_session=False)
         )
-    session.execute(update(Batch).where(col(Batch.id) == parent.id).values(size=col(Batch.size) - len(rows)))
-    # A late answer may come when the edition is closed already: somebody waits again, so it is open again.
+    session.execute(
+        update(Batch)
+        .where(col(Batch.id) == parent.id)
+        .values(size=col(Batch.size) - len(rows))
+        .execution_options(synchronize_session=False)
+    )
+    open_again(session, parent.edition_id)
+
+
+def open_again(session: Session, edition_id: int) -> None:
+    """Open a closed edition in which somebody waits again."""
     session.execute(
         update(EditionRecord)
-        .where(col(EditionRecord.id) == parent.edition_id, col(EditionRecord.state) == EditionState.CLOSED)
+        .where(col(EditionRecord.id) == edition_id, col(EditionRecord.state) == EditionState.CLOSED)
         .values(state=EditionState.DISPATCHING, closed_at=None)
     )
 
@@ -432,10 +565,7 @@ def make_child(session: Session, claimed: Claimed, rows: Sequence[int], *, due_a
 def close_if_done(session: Session, edition_id: int, now: datetime) -> bool:
     """Close an edition in which nothing waits. True where it is closed by now."""
     waiting = session.execute(
-        select(func.count()).where(
-            col(Batch.edition_id) == edition_id,
-            col(Batch.state).in_([BatchState.PENDING, BatchState.CLAIMED, BatchState.CALLING]),
-        )
+        select(func.count()).where(col(Batch.edition_id) == edition_id, col(Batch.state).in_(OPEN))
     ).scalar_one()
     if waiting:
         return False
@@ -447,95 +577,6 @@ def close_if_done(session: Session, edition_id: int, now: datetime) -> bool:
     return True
 
 
-# ------------------------------------------------------------------------------------------ reporting
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """The conservation sum of a frozen edition: `candidates` were counted at the freeze, the rest is counted now."""
-
-    candidates: int
-    accepted: int = 0
-    refused: int = 0
-    suppressed: int = 0
-    skipped: int = 0
-    cancelled: int = 0
-    unknown: int = 0
-    waiting: int = 0
-    reasons: Mapping[str, int] = field(default_factory=dict)  # "suppressed: suppressed" -> how many
-
-    @property
-    def holds(self) -> bool:
-        """Whether every candidate is accounted for, once."""
-        return self.candidates == (
-            self.accepted + self.refused + self.suppressed + self.skipped + self.cancelled + self.unknown + self.waiting
-        )
-
-
-_WAITING = "waiting"
-
-
-def tally(session: Session, record: EditionRecord) -> Tally:
-    """Count an edition's deliveries by what became of them."""
-    word = case(
-        (col(Delivery.outcome).is_not(None), col(Delivery.outcome)),
-        (col(Batch.state) == BatchState.DONE, Outcome.ACCEPTED.value),
-        (col(Batch.state) == BatchState.UNKNOWN, Outcome.UNKNOWN.value),
-        (col(Batch.state) == BatchState.CANCELLED, Outcome.CANCELLED.value),
-        else_=_WAITING,
-    )
-    rows = session.execute(
-        select(word.label("word"), col(Delivery.reason), func.count())
-        .select_from(Delivery)
-        .outerjoin(Batch, col(Batch.id) == col(Delivery.batch_id))
-        .where(col(Delivery.edition_id) == record.id)
-        .group_by("word", col(Delivery.reason))
-    )
-    counts: dict[str, int] = {}
-    reasons: dict[str, int] = {}
-    for name, reason, count in rows:
-        counts[str(name)] = counts.get(str(name), 0) + count
-        if reason:
-            said = str(name) if reason == name else f"{name}: {reason}"
-            reasons[said] = reasons.get(said, 0) + count
-    return Tally(candidates=record.candidates or 0, reasons=reasons, **counts)
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """One person whose copy was refused, or of whose copy nobody knows, and the names to look it up by."""
-
-    address: str
-    reason: str | None
-    delivery: DeliveryId
-    attempt: str | None  # of the call; None where there was none
-
-
-def troubles(session: Session, record: EditionRecord, outcome: Outcome) -> list[Trouble]:
-    """Whose copy was refused, or is unknown, with the reason: the delivery's own, else its batch's."""
-    own = col(Delivery.outcome) == outcome
-    as_batch = and_(col(Delivery.outcome).is_(None), col(Batch.state) == BatchState.UNKNOWN)
-    rows = session.execute(
-        select(
-            col(Subscriber.address),
-            func.coalesce(col(Delivery.reason), col(Batch.note)),
-            col(Subscriber.id),
-            col(Batch.attempt),
-        )
-        .join(Delivery, col(Delivery.subscriber_id) == col(Subscriber.id))
-        .outerjoin(Batch, col(Batch.id) == col(Delivery.batch_id))
-        .where(col(Delivery.edition_id) == record.id, or_(own, as_batch) if outcome is Outcome.UNKNOWN else own)
-        .order_by(col(Delivery.id))
-    )
-    instance_id = instance(session).instance_id
-    return [Trouble(row[0], row[1], delivery_id(instance_id, record, row[2]), row[3]) for row in rows]
-
-
-def waiting_batches(session: Session, edition_id: int) -> list[Batch]:
-    """The batches that are due again because something stood against them: each has a note."""
-    pending = (
-        col(Batch.edition_id) == edition_id,
-        col(Batch.state) == BatchState.PENDING,
-        col(Batch.note).is_not(None),
-    )
-    return list(session.execute(select(Batch).where(*pending).order_by(col(Batch.due_at), col(Batch.number))).scalars())
+def _slices(rows: Iterable[int]) -> Iterable[list[int]]:
+    every = list(rows)
+    return (every[start : start + _ROWS_AT_ONCE] for start in range(0, len(every), _ROWS_AT_ONCE))

@@ -2,26 +2,39 @@
 
 ::
 
-    edition   draft ──freeze──> dispatching ──nothing waits──> closed
+    edition   draft ──freeze──> dispatching ──nothing waits──> closed ──fold──> closed, folded
                 │ thin              │  ▲  provider refuses everyone, an operator, too old
-                ▼                   ▼  │ send again
+                ▼                   ▼  │ send again, resume
               skipped             paused ──> cancelled
 
-    batch     pending ──claim──> claimed ──first byte──> calling ──receipts──> done
-                 ▲                  │ lease runs out        │ no answer, or its process died
-                 └──────────────────┘                       └──> unknown ──late receipt──> done
+    batch     pending ──claim──> claimed ──first byte──> calling ──receipts──> done ──recall──> cancelled
+               │ ▲                  │ lease runs out        │ no answer, or its process died
+               │ └──────────────────┘                       └──> unknown ──late receipt, event, a person──> done
+               │ ▲                                                 │
+               │ └──────────── resend, on a person's word ─────────┘
+               └──cancel──> cancelled
 
-A whole batch's result is its own row's state; a delivery's `outcome` is written only where it differs from it.
+A batch made by the freeze stands for the deliveries of a range of row numbers; one made later, out of another, for
+those whose `batch_id` names it. A whole batch's result is its own row's state; a delivery's `outcome` is written only
+where it differs from it. docs/dispatch.md draws and explains the same for operators.
 """
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import JSON, Column, ForeignKey, Index, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, Text, UniqueConstraint, text
 from sqlmodel import Field, col
 
 from newsletter.edition import EventKind
 from subscribers import Instant, Table, choice
+
+_BIG = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows in "INTEGER PRIMARY KEY" alone, of 64 bits
+
+
+def _only_where(condition: str) -> dict[str, Any]:
+    """Makes an index a partial one, on both databases."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class Verdict(StrEnum):
@@ -68,11 +81,13 @@ class Outcome(StrEnum):
 class Fate(StrEnum):
     """What happened to an accepted copy later, as events tell. Moves forward only, in this order."""
 
-    PROCESSED = "processed"
-    DELAYED = "delayed"
-    DELIVERED = "delivered"
-    BOUNCED = "bounced"
-    COMPLAINED = "complained"
+    PROCESSED = "processed"  # the provider has begun to deliver it
+    DELAYED = "delayed"  # the mailbox's server said "later"
+    DELIVERED = "delivered"  # it took it
+    BLOCKED = "blocked"  # it refused this copy: policy, reputation, a full mailbox
+    DROPPED = "dropped"  # the provider did not even try
+    BOUNCED = "bounced"  # there is no such mailbox
+    COMPLAINED = "complained"  # the reader called it spam
 
 
 class EventRecord(Table, table=True):
@@ -257,6 +272,10 @@ class EditionRecord(Table, table=True):
     candidates: int | None = None  # counted from the audience query when it was frozen; NULL: not frozen
     lists: list[str] = Field(sa_column=Column(JSON, nullable=False))  # slugs of the lists it goes to
     stale_after_s: int  # seconds past a batch's due time after which it waits for an operator
+    tag: str = Field(max_length=16, unique=True)  # names it inside delivery ids: `newsletter.names.tag_of`
+    paused_by: str | None = Field(default=None, max_length=100)  # the operator who paused it; NULL: the program did
+    recall_id: str | None = Field(default=None, max_length=100)  # by which the provider calls it back; NULL: it cannot
+    folded_at: datetime | None = Field(default=None, sa_type=Instant)  # its deliveries are FoldedDeliveries since
 
 
 class Decision(Table, table=True):
@@ -305,6 +324,8 @@ class Batch(Table, table=True):
     __table_args__ = (
         UniqueConstraint("edition_id", "number"),
         Index("ix_batch_state_due_at", "edition_id", "state", "due_at"),
+        Index("ix_batch_first_id", "edition_id", "first_id"),
+        Index("ix_batch_held", "state", **_only_where("state IN ('claimed', 'calling')")),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -312,6 +333,10 @@ class Batch(Table, table=True):
     message_id: int = Field(foreign_key="message.id")
     number: int  # from 1 within its edition
     parent_id: int | None = Field(default=None, foreign_key="batch.id")  # NULL: made by the freeze
+    first_id: int | None = Field(
+        default=None, sa_type=_BIG
+    )  # deliveries from here on, whose `batch_id` is NULL; NULL: made out of another batch
+    last_id: int | None = Field(default=None, sa_type=_BIG)  # up to and with this one
     size: int  # deliveries that stand in it now
     due_at: datetime = Field(sa_type=Instant)  # of the next try
     promised_at: datetime = Field(sa_type=Instant)  # when it was first due: what `stale_after` is measured from
@@ -321,6 +346,10 @@ class Batch(Table, table=True):
     owner: str | None = Field(default=None, max_length=200)  # the claiming process; NULL: nobody's
     lease_until: datetime | None = Field(default=None, sa_type=Instant)
     attempt: str | None = Field(default=None, max_length=32)  # of the latest call; NULL: none yet
+    called_at: datetime | None = Field(default=None, sa_type=Instant)  # when that call began; NULL: none did
+    done_at: datetime | None = Field(default=None, sa_type=Instant)  # when it was answered, for good; NULL: it was not
+    held_until: datetime | None = Field(default=None, sa_type=Instant)  # the provider keeps it back; NULL: it does not
+    given_up_at: datetime | None = Field(default=None, sa_type=Instant)  # who is unknown in it is left so; NULL: not
     provider_id: str | None = Field(default=None, max_length=200)  # the provider's name for the call; NULL: gave none
     note: str | None = Field(default=None, max_length=500)  # the latest error, scrubbed
     turn: int | None = None  # which of its edition's batches was done with when, from 1; NULL: it is not done
@@ -329,16 +358,72 @@ class Batch(Table, table=True):
     suspect_id: int | None = Field(default=None, foreign_key="batch.id", index=True)
 
 
+class Attempt(Table, table=True):
+    """One call to the provider: written before its first byte leaves, so that a later event finds its batch."""
+
+    __tablename__ = "attempt"
+
+    id: str = Field(primary_key=True, max_length=32)  # as it is sent along
+    batch_id: int = Field(foreign_key="batch.id", index=True)
+    called_at: datetime = Field(sa_type=Instant)
+
+
 class Delivery(Table, table=True):
-    """One recipient's copy."""
+    """One recipient's copy. Its row number orders an edition's deliveries, so that a batch is a range of them."""
 
     __tablename__ = "delivery"
-    __table_args__ = (UniqueConstraint("edition_id", "subscriber_id"),)
+    __table_args__ = (
+        UniqueConstraint("edition_id", "subscriber_id"),
+        Index("ix_delivery_batch_id", "batch_id", **_only_where("batch_id IS NOT NULL")),
+        Index("ix_delivery_unknown", "edition_id", **_only_where("outcome = 'unknown'")),
+    )
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, sa_column=Column(_BIG, primary_key=True, autoincrement=True))
     edition_id: int = Field(foreign_key="edition.id")
     subscriber_id: int = Field(foreign_key="subscriber.id")
-    batch_id: int | None = Field(default=None, foreign_key="batch.id", index=True)  # NULL: excluded at the freeze
+    batch_id: int | None = Field(default=None, foreign_key="batch.id")  # NULL: of the batch whose range it lies in
     outcome: Outcome | None = Field(default=None, sa_column=Column(choice(Outcome)))  # NULL: as its batch
     reason: str | None = Field(default=None, max_length=300)  # of an outcome; holds no address
     fate: Fate | None = Field(default=None, sa_column=Column(choice(Fate)))  # NULL: no event yet
+
+
+class FoldedDeliveries(Table, table=True):
+    """Many deliveries of an old edition that came to the same, in little room. See newsletter/folding.py."""
+
+    __tablename__ = "folded_deliveries"
+    __table_args__ = (Index("ix_folded_deliveries_edition_id", "edition_id", "first_subscriber"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    edition_id: int = Field(foreign_key="edition.id")
+    outcome: Outcome = Field(sa_column=Column(choice(Outcome), nullable=False))  # as it stood when it was folded
+    reason: str | None = Field(default=None, max_length=300)
+    fate: Fate | None = Field(default=None, sa_column=Column(choice(Fate)))
+    first_subscriber: int
+    last_subscriber: int
+    count: int
+    subscribers: bytes  # their ids, ascending
+
+
+class Pace(Table, table=True):
+    """How a provider may be called now. Kept, so that a restart does not forget that it asked for rest."""
+
+    __tablename__ = "pace"
+
+    provider: str = Field(primary_key=True, max_length=30)
+    calls: int  # at once, at most, in all processes; halved where it is throttled, and growing again
+    failures: int = 0  # calls in a row that failed for a reason that is no recipient's
+    unanswered: int = 0  # those of them that gave no answer
+    not_before: datetime | None = Field(default=None, sa_type=Instant)  # it is left alone until then; NULL: it is not
+    free_at: datetime | None = Field(default=None, sa_type=Instant)  # the limit a second is used up to then; NULL: not
+    note: str | None = Field(default=None, max_length=500)  # of the latest failure
+
+
+class Spending(Table, table=True):
+    """How many recipients a provider was handed in a minute, in all or in one domain: what limits are held against."""
+
+    __tablename__ = "spending"
+
+    provider: str = Field(primary_key=True, max_length=30)
+    domain: str = Field(primary_key=True, max_length=253)  # "" for all of them together
+    minute: int = Field(primary_key=True)  # since the epoch
+    recipients: int

@@ -5,6 +5,7 @@ as an argument, so that whoever drives it (the command line, a scheduler, a test
 """
 
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,22 +16,24 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from newsletter import ledger, migrations, safeguards, shelf, store
+from newsletter import ledger, migrations, pace, safeguards, shelf, store, tally
 from newsletter.brief import Brief
 from newsletter.collect import Collected, Selection, Source, collect, decide, same_place
 from newsletter.compile import Compiled
+from newsletter.control import StandingOrder, Verdict
 from newsletter.dispatch import Dispatcher, Progress, allowed
 from newsletter.drafting import Draft, compile_edition, draft_edition
 from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Recipient, Result
 from newsletter.errors import ConfigurationError, EditionError
 from newsletter.fetch import Fetcher, user_agent
-from newsletter.ledger import Tally, Trouble
 from newsletter.mime import Mould
-from newsletter.models import Batch, EditionRecord, EditionState, Instance, Outcome, SourceRecord
-from newsletter.providers import Provider, open_provider
+from newsletter.models import Batch, EditionRecord, EditionState, Instance, OperatorAct, Outcome, SourceRecord
+from newsletter.pace import Limits
+from newsletter.providers import Provider, open_provider, recalling
 from newsletter.schedule import Schedule, Slot
 from newsletter.settings import Outbox, Settings
 from newsletter.store import OnRecord
+from newsletter.tally import Speed, Tally, Trouble
 from subscribers import connect, ensure_list, is_suppressed, reading, transaction
 
 _SAMPLE_TOKEN = "proof"  # noqa: S105 # leads to a page that does nothing: no subscriber has it
@@ -78,6 +81,8 @@ class EditionAccount:
     waiting: list[Batch]
     refused: list[Trouble]
     unknown: list[Trouble]
+    speed: Speed | None  # None: it is not in dispatch, or nothing went out of late
+    acts: list[OperatorAct]  # what was done with it by whom, oldest first
 
 
 @dataclass(frozen=True)
@@ -293,15 +298,17 @@ class Newsroom:
         consent: bool = False,
         actor: str = "program",
         report: Callable[[Progress], None] = lambda progress: None,  # noqa: ARG005 # nobody watches
+        stop: threading.Event | None = None,
     ) -> Sent:
         """Send the edition of a slot, once, to everybody who should get it; go on where an earlier run stopped.
 
         `consent` is an operator's explicit yes, which lifts what would otherwise ask for one (a late slot, a slot too
-        near to another edition, an audience far larger than the last). Raises EditionError for what stands against it.
+        near to another edition, an audience far larger than the last). `stop` ends it after the calls that are out.
+        Raises EditionError for what stands against it.
         """
         self.settings.newsletter(name)
         slot = self.slot(name, slot_text)
-        self._refuse_if_unsafe(name)
+        self.refuse_if_unsafe(name)
         draft: Draft | None = None
         before: Tally | None = None
         for _ in range(_REDRAFTS):
@@ -323,15 +330,20 @@ class Newsroom:
                 break
         else:
             raise EditionError(name, "another process keeps remaking this edition; try again")
-        record = self._dispatch(record, consent=consent, actor=actor, report=report)
+        record = self._start(record, consent=consent, actor=actor)
+        record = self.dispatch(record, report=report, stop=stop)
+        return self.sent(record, slot, before, draft)
+
+    def sent(self, record: EditionRecord, slot: Slot, before: Tally | None, draft: Draft | None) -> Sent:
+        """What a run has come to, as the edition stands now."""
         with reading(self.engine) as session:
-            tally = _tally(session, record)
+            counted = _tally(session, record)
             stored = store.message_record(session, record.id or 0)
             halted = store.instance(session).halted_at is not None
         return Sent(
             record,
             slot,
-            tally,
+            counted,
             before,
             draft,
             stored.html_bytes if stored else None,
@@ -343,9 +355,10 @@ class Newsroom:
     def unfinished(self) -> list[tuple[EditionRecord, int]]:
         """The editions, of any newsletter, in which deliveries wait, and how many."""
         with reading(self.engine) as session:
-            return [(record, ledger.tally(session, record).waiting) for record in store.open_editions(session)]
+            return [(record, tally.tally(session, record).waiting) for record in store.open_editions(session)]
 
-    def _refuse_if_unsafe(self, name: str) -> None:
+    def refuse_if_unsafe(self, name: str) -> None:
+        """Refuse to mail anybody while dispatch is halted, or from a database that may be a copy."""
         with reading(self.engine) as session:
             database = store.instance(session)
         safeguards.refuse_if_halted(name, database)
@@ -384,24 +397,21 @@ class Newsroom:
         with transaction(self.engine) as session:
             # Asked again inside the transaction that freezes: another slot may have been started, people added.
             record = session.get_one(EditionRecord, draft.id)
-            if self.provider.largest_edition is not None:
-                mailable = ledger.count_audience(session, newsletter.lists, now).get(None, 0)
-                safeguards.refuse_if_too_many(name, self.provider, mailable)
             if not consent:
                 earlier = store.frozen_editions(session, name)
                 safeguards.ask_if_near(name, newsletter, Slot.parse(record.slot, record.zone), earlier, now)
-                candidates = sum(ledger.count_audience(session, newsletter.lists, now).values())
-                safeguards.ask_if_grown(name, candidates, earlier, self.settings.dispatch.audience_jump)
             late = consent and (now - record.slot_at > timedelta(seconds=record.stale_after_s) or record.slot_at > now)
             frozen = ledger.freeze(
                 session,
                 record,
                 due_at=now if late else record.slot_at,
-                batch_size=self.provider.batch_size,
+                batch_size=self.limits.batch_size(self.provider.batch_size),
                 now=now,
             )
             if frozen is None:
                 return False
+            if not consent:  # raised from here, it undoes the freeze
+                safeguards.ask_if_grown(name, frozen.candidates, earlier, self.settings.dispatch.audience_jump)
             store.act(
                 session,
                 "start",
@@ -412,38 +422,87 @@ class Newsroom:
             )
         return True
 
-    def _dispatch(
-        self, record: EditionRecord, *, consent: bool, actor: str, report: Callable[[Progress], None]
-    ) -> EditionRecord:
-        assert record.id is not None
-        edition_id = record.id
+    def _start(self, record: EditionRecord, *, consent: bool, actor: str) -> EditionRecord:
+        """Let a frozen edition go on that the program paused, and one that is late where that is consented to."""
         with transaction(self.engine) as session:
-            record = session.get_one(EditionRecord, edition_id)
-            due = ledger.first_promised(session, edition_id)
+            record = session.get_one(EditionRecord, record.id, populate_existing=True)
+            assert record.id is not None
+            if record.state is EditionState.PAUSED and record.paused_by is not None:
+                name = f"{record.newsletter} {record.slot}"
+                raise EditionError(name, f"{record.reason}; newsletter editions resume lets it go on")
+            due = ledger.first_promised(session, record.id)
             stale = due is not None and self.clock() - due > timedelta(seconds=record.stale_after_s)
             if record.state is EditionState.PAUSED and (consent or not stale):
-                store.set_edition(
-                    session, edition_id, EditionState.DISPATCHING, reason=None, only_from=[EditionState.PAUSED]
-                )
-                store.act(session, "resume", now=self.clock(), actor=actor, edition_id=edition_id)
-                session.refresh(record)
+                record.state, record.reason = EditionState.DISPATCHING, None
+                store.act(session, "resume", now=self.clock(), actor=actor, edition_id=record.id)
+                pace.rested(pace.pace_of(session, self.provider.name, self.limits))
             if stale and consent:
-                ledger.due_now(session, edition_id, self.clock())
-        if record.frozen_at is None or record.state in {EditionState.CLOSED, EditionState.CANCELLED}:
+                ledger.due_now(session, record.id, self.clock())
             return record
+
+    def dispatch(
+        self,
+        record: EditionRecord,
+        *,
+        report: Callable[[Progress], None] = lambda progress: None,  # noqa: ARG005 # nobody watches
+        stop: threading.Event | None = None,
+    ) -> EditionRecord:
+        """Send what waits in a frozen edition, until nothing does or somebody stops it. Gives it as it stands then."""
+        if record.state is not EditionState.DISPATCHING:
+            return record
+        assert record.id is not None
         dispatcher = Dispatcher(
             self.engine,
-            self.provider,
+            self._holding(record),
             self.clock,
             self.settings.dispatch.lease,
+            self.limits,
             only_to=self.settings.dispatch.only_to,
+            order=self.standing_order,
             report=report,
+            stop=stop or threading.Event(),
         )
-        return dispatcher.run(edition_id)
+        return dispatcher.run(record.id)
+
+    def _holding(self, record: EditionRecord) -> Provider:
+        """The provider; where it keeps back what it takes, under the name by which this edition is called back."""
+        able = recalling(self.provider)
+        if able is None:
+            return self.provider
+        if record.recall_id is None:
+            reserved = able.reserve()
+            with transaction(self.engine) as session:
+                stored = session.get_one(EditionRecord, record.id)
+                stored.recall_id = stored.recall_id or reserved
+                record = stored
+        assert record.recall_id is not None
+        return able.holding(record.recall_id)
+
+    @property
+    def limits(self) -> Limits:
+        """What the provider may be handed, as the configuration says."""
+        told = self.settings.dispatch
+        return Limits(
+            told.per_second,
+            told.per_hour,
+            told.per_day,
+            told.domains,
+            told.calls,
+            told.warm_up,
+            told.warm_up_from,
+            told.patience,
+        )
+
+    @property
+    def standing_order(self) -> StandingOrder:
+        """What the configuration says about copies that stay unknown."""
+        told = self.settings.dispatch
+        verdict = None if told.on_unknown == "hold" else Verdict(told.on_unknown)
+        return StandingOrder(told.unknown_wait, verdict)
 
     def test(self, name: str, address: Recipient) -> tuple[Preview, Receipt]:
         """Hand one proof to the provider, outside the ledger, with links that do nothing."""
-        self._refuse_if_unsafe(name)
+        self.refuse_if_unsafe(name)
         if not allowed(address.address, self.settings.dispatch.only_to):
             raise EditionError(name, "that address is outside dispatch.only_to")
         with reading(self.engine) as session:
@@ -486,12 +545,24 @@ class Newsroom:
                 record = store.edition(session, name, self.slot(name, slot_text))
             if record is None:
                 raise EditionError(name, f"there is no edition{f' of {slot_text}' if slot_text else ' yet'}")
-            tally = _tally(session, record)
-            headlines = [brief.headline for brief in store.briefs_of(session, record.id or 0)]
-            waiting = ledger.waiting_batches(session, record.id or 0)
-            refused = ledger.troubles(session, record, Outcome.REFUSED) if tally and tally.refused else []
-            unknown = ledger.troubles(session, record, Outcome.UNKNOWN) if tally and tally.unknown else []
-        return EditionAccount(record, tally, headlines, waiting, refused, unknown)
+            return self.account(session, record)
+
+    def account(self, session: Session, record: EditionRecord) -> EditionAccount:
+        """All that is on record of an edition, in the caller's session."""
+        assert record.id is not None
+        counted = _tally(session, record)
+        single = counted is not None and record.folded_at is None
+        in_dispatch = record.state is EditionState.DISPATCHING
+        return EditionAccount(
+            record,
+            counted,
+            [brief.headline for brief in store.briefs_of(session, record.id)],
+            tally.waiting_batches(session, record.id),
+            tally.troubles(session, record, Outcome.REFUSED) if single and counted and counted.refused else [],
+            tally.troubles(session, record, Outcome.UNKNOWN) if single and counted and counted.unknown else [],
+            tally.speed(session, record, counted.waiting, self.clock()) if counted and in_dispatch else None,
+            store.acts_of(session, record.id),
+        )
 
     # -------------------------------------------------------------------------------------- outcomes
 
@@ -524,7 +595,7 @@ class Newsroom:
 
 
 def _tally(session: Session, record: EditionRecord) -> Tally | None:
-    return ledger.tally(session, record) if record.frozen_at else None
+    return tally.tally(session, record) if record.frozen_at else None
 
 
 def _faults(collected: Sequence[Collected]) -> str:

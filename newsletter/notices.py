@@ -21,13 +21,14 @@ from sqlmodel import Session, col, select
 import subscribers
 from newsletter import archive, safeguards, store
 from newsletter.compile import compile_notice
-from newsletter.dispatch import allowed, back_off
+from newsletter.dispatch import allowed
 from newsletter.drafting import sender_of
 from newsletter.edition import AttemptId, DeliveryId, Latest, Message, NoticeContents, Receipt, Recipient, Result
 from newsletter.errors import DispatchError, Throttled
 from newsletter.models import Notice, NoticeKind, NoticeState
 from newsletter.providers import Provider
 from newsletter.settings import Settings
+from newsletter.settlement import back_off
 from subscribers import AddressChange, State, Subscriber, Subscription, ToMail, reading, transaction
 
 MOST_TRIES = 12  # with the longest back-off of 15 minutes: about two hours, after which a link is of little use

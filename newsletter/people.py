@@ -15,7 +15,8 @@ from sqlmodel import Session, col
 import subscribers
 from newsletter import notices, store
 from newsletter.errors import ConfigurationError
-from newsletter.models import Delivery, EditionRecord, EventRecord, Notice
+from newsletter.folding import copies_of
+from newsletter.models import EventRecord, Notice
 from newsletter.newsroom import Newsroom
 from newsletter.settings import Settings
 from subscribers import (
@@ -340,18 +341,6 @@ def find(newsroom: Newsroom, text: str, limit: int) -> list[tuple[Subscriber, in
 
 def data_of(session: Session, subscriber: Subscriber) -> dict[str, Any]:
     """All that both halves of the database hold about a person, for them to take away."""
-    mailed = session.execute(
-        select(
-            col(EditionRecord.newsletter),
-            col(EditionRecord.slot),
-            col(EditionRecord.zone),
-            col(Delivery.outcome),
-            col(Delivery.fate),
-        )
-        .join(EditionRecord, col(EditionRecord.id) == col(Delivery.edition_id))
-        .where(col(Delivery.subscriber_id) == subscriber.id)
-        .order_by(col(EditionRecord.slot_at))
-    )
     told = session.execute(
         select(Notice).where(col(Notice.subscriber_id) == subscriber.id).order_by(col(Notice.id))
     ).scalars()
@@ -362,13 +351,13 @@ def data_of(session: Session, subscriber: Subscriber) -> dict[str, Any]:
         **subscribers.data_of(session, subscriber),
         "editions": [
             {
-                "newsletter": row[0],
-                "slot": row[1],
-                "zone": row[2],
-                "outcome": str(row[3]) if row[3] else "as its batch",
-                "fate": str(row[4]) if row[4] else None,
+                "newsletter": copy.edition.newsletter,
+                "slot": copy.edition.slot,
+                "zone": copy.edition.zone,
+                "outcome": str(copy.outcome or "waiting"),
+                "fate": str(copy.fate) if copy.fate else None,
             }
-            for row in mailed
+            for copy in copies_of(session, subscriber.id or 0)
         ],
         "notices": [{"kind": str(one.kind), "at": one.created_at, "state": str(one.state)} for one in told],
         "provider_events": [{"kind": str(one.kind), "at": one.at} for one in events],

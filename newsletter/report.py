@@ -15,12 +15,12 @@ from newsletter.brief import Brief
 from newsletter.collect import NEW, Collected, Look, Source
 from newsletter.compile import CLIP_BYTES
 from newsletter.drafting import Draft
-from newsletter.ledger import Tally, Trouble
 from newsletter.models import EditionRecord, EditionState
 from newsletter.newsroom import EditionAccount, Sent, SourceAccount
 from newsletter.rehearsal import Rehearsed
 from newsletter.settings import Folder
 from newsletter.store import OnRecord
+from newsletter.tally import Tally, Trouble
 
 # ------------------------------------------------------------------------------------------ briefs
 

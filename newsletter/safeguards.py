@@ -38,16 +38,6 @@ def refuse_if_not_claimed(settings: Settings, provider: Provider, database: Inst
         )
 
 
-def refuse_if_too_many(name: str, provider: Provider, mailable: int) -> None:
-    """Refuse an edition larger than the provider is trusted with yet. No yes lifts that."""
-    if provider.largest_edition is not None and mailable > provider.largest_edition:
-        raise EditionError(
-            name,
-            f"{mailable:,} people would be mailed, and this version gives {provider.name} editions of at most "
-            f"{provider.largest_edition:,}; --sandbox and --test go with any list",
-        )
-
-
 def ask_about_slot(name: str, newsletter: Newsletter, slot: Slot, now: datetime) -> None:
     """Ask where a slot is none of the schedule's, is still ahead, or is past `stale_after`."""
     schedule = Schedule(newsletter.schedule, newsletter.zone)

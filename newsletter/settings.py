@@ -9,7 +9,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from email.headerregistry import Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +27,7 @@ from pydantic import (
     SecretStr,
     Tag,
     ValidationError,
+    model_validator,
 )
 
 from newsletter.errors import ConfigurationError
@@ -186,6 +187,12 @@ VerificationKey = Annotated[
 ]
 VerificationKeys = Annotated[tuple[VerificationKey, ...], BeforeValidator(_tuple)]
 Slugs = Annotated[tuple[Slug, ...], BeforeValidator(_tuple)]
+Domain = Annotated[
+    str,
+    AfterValidator(
+        _like(r"(?=.{1,253}$)[a-z0-9-]+(\.[a-z0-9-]+)+", "a domain in small letters, such as “example.org”")
+    ),
+]
 Crons = Annotated[tuple[Cron, ...], BeforeValidator(_tuple)]
 
 
@@ -284,11 +291,28 @@ class Templates(_Table):
 
 
 class DispatchLimits(_Table):
-    """[dispatch]: who may be mailed at all, and when a person is asked first."""
+    """[dispatch]: who may be mailed at all, how fast, and when a person is asked first."""
 
     only_to: Words = ()
     audience_jump: float = Field(default=2.0, gt=1)
     lease: Duration = Field(default=timedelta(minutes=5), ge=timedelta(seconds=1))
+    calls: int = Field(default=4, ge=1, le=64)  # at once, in all processes together
+    per_second: int | None = Field(default=None, ge=1)  # recipients, as in the three below
+    per_hour: int | None = Field(default=None, ge=1)
+    per_day: int | None = Field(default=None, ge=1)
+    domains: dict[Domain, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # an hour
+    warm_up: tuple[Annotated[int, Field(ge=1)], ...] = ()  # recipients on the first day, the second, …
+    warm_up_from: date | None = None
+    patience: int = Field(default=10, ge=1)  # calls in a row that may fail before an edition pauses
+    unknown_wait: Duration = timedelta(hours=1)
+    on_unknown: Literal["hold", "resend", "drop"] = "hold"
+    fold_after: Duration = Field(default=timedelta(days=90), ge=timedelta(days=1))
+
+    @model_validator(mode="after")
+    def _warm_up_is_whole(self) -> Self:
+        if bool(self.warm_up) != (self.warm_up_from is not None):
+            raise ValueError("expected warm_up and warm_up_from together, or neither")
+        return self
 
 
 class Subscribers(_Table):

@@ -45,6 +45,7 @@ from newsletter.models import (
     Sighting,
     Verdict,
 )
+from newsletter.names import tag_of
 from newsletter.schedule import Slot
 
 # ------------------------------------------------------------------------------------------ this database
@@ -85,6 +86,12 @@ def act(
 ) -> None:
     """Put on record that somebody did something."""
     session.add(OperatorAct(at=now, actor=actor, act=what, edition_id=edition_id, note=note))
+
+
+def acts_of(session: Session, edition_id: int) -> list[OperatorAct]:
+    """What was done with an edition, by whom and when, oldest first."""
+    mine = select(OperatorAct).where(col(OperatorAct.edition_id) == edition_id).order_by(col(OperatorAct.id))
+    return list(session.execute(mine).scalars())
 
 
 # ------------------------------------------------------------------------------------------ briefs
@@ -277,6 +284,7 @@ def write_draft(
             created_at=now,
             lists=list(lists),
             stale_after_s=0,
+            tag=tag_of(newsletter, str(slot)),
         )
         session.add(record)
     elif record.state not in {EditionState.DRAFT, EditionState.SKIPPED}:
@@ -427,7 +435,7 @@ def set_edition(
         session,
         update(EditionRecord)
         .where(col(EditionRecord.id) == edition_id, col(EditionRecord.state).in_(list(only_from)))
-        .values(state=state, reason=reason),
+        .values(state=state, reason=reason, paused_by=None),
     )
     return done == 1
 

@@ -4,8 +4,8 @@ What is public is named here; the tables of both packages share `Table.metadata`
 """
 
 from subscribers.address import Mailbox, clean_name, parse
-from subscribers.audience import PAUSED, SUPPRESSED, TOPICS, audience
-from subscribers.consent import BY_OPERATOR, Origin
+from subscribers.audience import LEFT, PAUSED, SUPPRESSED, TOPICS, audience, standing
+from subscribers.consent import BY_OPERATOR, BY_PROVIDER, Origin
 from subscribers.db import Instant, Table, choice, connect, reading, transaction
 from subscribers.directory import by_link, ensure_list, find, list_by_slug, lists, subscriptions
 from subscribers.errors import (
@@ -93,7 +93,9 @@ from subscribers.tokens import expiry_of, new_link
 
 __all__ = [
     "BY_OPERATOR",
+    "BY_PROVIDER",
     "CONFIRMATION_LASTS",
+    "LEFT",
     "LINK_LASTS",
     "PAUSED",
     "SUPPRESSED",
@@ -176,6 +178,7 @@ __all__ = [
     "requested",
     "rights_token",
     "settle",
+    "standing",
     "subscriptions",
     "suppress",
     "take",

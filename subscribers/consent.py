@@ -29,6 +29,7 @@ class Origin:
 
 
 BY_OPERATOR = Origin(Way.OPERATOR)
+BY_PROVIDER = Origin(Way.PROVIDER)
 
 
 def statement(session: Session, text: str, now: datetime) -> int:

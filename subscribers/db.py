@@ -101,8 +101,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Session]:
+def transaction(engine: Engine, *, alone: bool = True) -> Iterator[Session]:
     """A session in one writing transaction: committed at the end, rolled back by an exception."""
+    del alone
     with Session(engine.execution_options(newsletter_writes=True), expire_on_commit=False) as session, session.begin():
         yield session
 

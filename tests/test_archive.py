@@ -486,6 +486,7 @@ def test_an_edition_without_any_message_has_no_page(desk: Desk, newsroom: Newsro
         frozen_at=NOW,
         lists=[],
         stale_after_s=0,
+        tag="0" * 16,
     )
     with transaction(newsroom.engine) as session:
         session.add(record)
@@ -594,6 +595,7 @@ def test_the_feed_holds_the_newest_twenty(desk: Desk, newsroom: Newsroom) -> Non
                     frozen_at=at,
                     lists=[],
                     stale_after_s=0,
+                    tag=f"{day:016}",
                 )
             )
     root, _ = feed(newsroom)

@@ -13,6 +13,7 @@ HOMES = {
     "alembic": ["newsletter/migrations/"],
     "babel": ["newsletter/languages.py"],
     "click": ["newsletter/cli/"],
+    "cryptography": ["newsletter/names.py"],
     "cronsim": ["newsletter/schedule.py"],
     "dotenv": ["newsletter/settings.py"],
     "email_validator": ["subscribers/address.py"],

@@ -59,7 +59,7 @@ class Scripted:
     batch_size = 100
     idempotent = False
     live = False
-    largest_edition: int | None = None
+    atomic: bool = False
 
     def submit(
         self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]

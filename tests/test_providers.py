@@ -276,7 +276,7 @@ def test_it_says_what_it_is(harness: Harness) -> None:
     assert 1 <= provider.batch_size <= 1_000
     assert isinstance(provider.idempotent, bool)
     assert isinstance(provider.live, bool)
-    assert provider.largest_edition is None or provider.largest_edition >= 1
+    assert provider.atomic in {True, False}
 
 
 def test_it_can_be_checked_without_sending(harness: Harness) -> None:
@@ -503,9 +503,9 @@ def test_the_registry_opens_what_the_configuration_names(tmp_path: Path) -> None
     settings = SendGrid.model_validate({"key": "SG.test", "batch_size": 500})
     sendgrid = open_provider(settings)
     assert (sendgrid.name, sendgrid.batch_size, sendgrid.live) == ("sendgrid", 500, True)
-    assert (sendgrid.idempotent, sendgrid.largest_edition) == (False, 1_000)
+    assert (sendgrid.idempotent, sendgrid.atomic) == (False, True)
     sandbox = open_provider(settings, sandbox=True)
-    assert (sandbox.live, sandbox.largest_edition) == (True, None)
+    assert sandbox.live
 
 
 def test_the_outbox_has_no_sandbox(tmp_path: Path) -> None:

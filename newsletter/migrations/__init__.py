@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from newsletter.errors import ConfigurationError
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision. A test holds it against the scripts."""
 SCRIPTS = Path(__file__).parent
 

@@ -4,7 +4,8 @@ One file a provider, holding both halves (submitting, and reading its webhook). 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from datetime import timedelta
+from typing import Protocol, runtime_checkable
 
 from newsletter.edition import AttemptId, Event, Finding, Message, Receipt, Recipient
 from newsletter.errors import ConfigurationError
@@ -36,8 +37,8 @@ class Provider(Protocol):
         """True where mail leaves for the world: then the database's instance id must be claimed."""
 
     @property
-    def largest_edition(self) -> int | None:
-        """The most recipients of one edition that it may be given yet. None: any number."""
+    def atomic(self) -> bool:
+        """True where one call is taken whole or not at all, so that what is told of one of its copies proves all."""
 
     def submit(
         self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
@@ -56,6 +57,29 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """Give back what it holds open. May be called again."""
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """What a provider can that keeps back what it takes for a while, so that an edition can be called back."""
+
+    @property
+    def hold(self) -> timedelta:
+        """How long it keeps back what it takes. Zero: it does not, as it is configured."""
+
+    def reserve(self) -> str:
+        """A name by which many calls are called back together. Raises a DispatchError."""
+
+    def holding(self, recall_id: str) -> Provider:
+        """The same provider, whose calls go under that name and are kept back."""
+
+    def recall(self, recall_id: str) -> None:
+        """Give up what is kept back under a name. Raises a DispatchError where that is not certain."""
+
+
+def recalling(provider: Provider) -> Recalling | None:
+    """A provider that keeps back what it takes; None where it cannot, or is not asked to."""
+    return provider if isinstance(provider, Recalling) and provider.hold else None
 
 
 def open_provider(settings: Outbox | SendGrid, *, sandbox: bool = False) -> Provider:

@@ -27,7 +27,7 @@ class OutboxProvider:
     name = "outbox"
     idempotent = True
     live = False
-    largest_edition: int | None = None
+    atomic = False
 
     def __init__(
         self, path: Path, *, batch_size: int = 500, clock: Callable[[], datetime] = lambda: datetime.now(UTC)

@@ -90,6 +90,7 @@ class SendGridProvider:
     name = "sendgrid"
     idempotent = False
     live = True
+    atomic = True
 
     def __init__(
         self,
@@ -105,7 +106,6 @@ class SendGridProvider:
         if not re.fullmatch(r"[!-~]+", key):  # http.client would quote such a key in its error
             raise ConfigurationError("SENDGRID_API_KEY: expected a key in ASCII without blanks")
         self.batch_size = min(batch_size, MOST_RECIPIENTS)
-        self.largest_edition: int | None = None if sandbox else 1_000  # until crash safety is proven for it
         self._key, self._sandbox, self._clock, self._timeout = key, sandbox, clock, timeout
         self._host = _HOSTS.get(host, host.rstrip("/"))
         self._verifiers = [_verifier(webhook_key) for webhook_key in webhook_keys]
