@@ -107,6 +107,7 @@ class Public(Face):
     def _offer(self, name: str) -> _Offer:
         newsletter = self._settings.newsletters.get(name)
         with reading(self._newsroom.engine) as session:
+            self._need_erasures_known(session)
             found = [to for to in subscribers.lists(session, newsletter.lists if newsletter else [name]) if to.public]
         if not found:
             raise HTTPException(404)
@@ -191,8 +192,9 @@ class Public(Face):
             found = subscribers.requested(session, token, now=self._now(), secret=self._secret)
             subscriber = session.get_one(Subscriber, found[0].subscriber_id)
             lists, name = _lists_of(session, found), self._newsletter_of(session, found)
-        if all(one.state is State.CONFIRMED for one in found):
-            return self._confirmed(request, subscriber, lists, name)
+            if all(one.state is State.CONFIRMED for one in found):
+                return self._confirmed(request, subscriber, lists, name)
+            self._need_erasures_known(session)
         return self._pages.page(
             request,
             "confirm",
@@ -317,7 +319,8 @@ class Public(Face):
             what=what if done.changed or what in {"this", "all"} else "nothing",
             name=title,
             until=self._day(until, language, subscriber) if until else None,
-            undo=subscribers.undo_token(done, now=now, secret=self._secret),
+            # Leaving takes no secret; only without one there is no taking it back.
+            undo=subscribers.undo_token(done, now=now, secret=self._secret) if self._settings.secret else None,
             action=f"/u/{link}/{name}?{_PAGE}",
             rejoin_url=self._rejoin_url(name),
         )
