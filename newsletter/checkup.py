@@ -97,7 +97,9 @@ def _secrets(newsroom: Newsroom) -> Iterator[Finding]:
     if file.exists() and file.stat().st_mode & 0o077:
         yield Finding(ok=False, what=f"{file} can be read by others: chmod 600 {file}")
     if path := urlsplit(settings.site.url).path:
-        what = f"site.url has a path, {path}: newsletter serve refuses that, since the pages stand at the root of a host"
+        what = (
+            f"site.url has a path, {path}: newsletter serve refuses that, since the pages stand at the root of a host"
+        )
         yield Finding(ok=None, what=what)
 
 

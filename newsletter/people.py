@@ -436,6 +436,16 @@ def forget_address(newsroom: Newsroom, address: str, *, actor: str) -> bool:
 # ------------------------------------------------------------------------------------------ secrets
 
 
+def knows_erased(newsroom: Newsroom) -> bool:
+    """Whether it can be told of everybody if they were erased: nobody was, or their key is at hand."""
+    with reading(newsroom.engine) as session:
+        try:
+            subscribers.judge_erasures(session, newsroom.settings.erasure_secret)
+        except ErasureKeyError:
+            return False
+    return True
+
+
 def secret_faults(newsroom: Newsroom) -> list[Finding]:
     """Which secrets are not at hand, and what cannot be done for want of them: bad where only a backup mends it.
 

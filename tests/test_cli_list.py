@@ -108,6 +108,33 @@ def test_what_lifts_a_suppression_depends_on_its_reason(run: Command) -> None:
     assert "only their own fresh opt-in lifts that" in run("subscribers", "unsuppress", "ada@example.org").mistake
 
 
+def test_without_the_key_it_cannot_be_told_whether_an_address_was_erased(run: Command, desk: Desk) -> None:
+    add(run, "ada@example.org")
+    run("subscribers", "forget", "ada@example.org", "--yes")
+    (desk.folder / ".env").write_text("")
+    for address in ("ada@example.org", "never-here@example.org"):
+        said = run("subscribers", "unsuppress", address).mistake
+        assert said.startswith("that address is not suppressed by itself; whether it was erased cannot be told: ")
+        assert "NEWSLETTER_ERASURE_KEY: people were erased" in run("doctor").out
+
+
+def test_what_has_had_its_time_goes_even_where_sending_fails(run: Command, desk: Desk) -> None:
+    add(run, "ada@example.org", evidence=None)
+    run("subscribers", "invite")
+    desk.clock.forward(timedelta(days=8))
+    add(run, "bob@example.org", evidence=None)
+    desk.file.write_text(desk.file.read_text() + '\n[templates]\npath = "mine"\n')
+    broken = desk.folder / "mine" / "confirm"
+    broken.mkdir(parents=True)
+    (broken / "body.mjml.j2").write_text("<mjml></mjml>")
+    assert "template" in run("subscribers", "invite").mistake
+    desk.clock.forward(timedelta(hours=1))
+    done = run("notices", "send")
+    assert "template confirm/body.mjml.j2" in done.mistake
+    assert "had had their time" in done.out
+    assert run("subscribers", "show", "ada@example.org").code == 1
+
+
 def test_forgetting_asks_first_and_leaves_nothing(run: Command, desk: Desk) -> None:
     add(run, "ada@example.org")
     kept = run("subscribers", "forget", "ada@example.org", stdin=b"n\n")

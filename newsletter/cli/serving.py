@@ -31,7 +31,7 @@ def serve(
         try:
             _ = newsroom.provider
         except ConfigurationError as error:  # told before anybody waits for a mail; leaving needs no provider
-            logging.getLogger("newsletter").error("work.stopped: %s", error)
+            logging.getLogger("newsletter").error("work.stopped: %s", error)  # noqa: TRY400 # a sentence for the operator
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             listener = socket.create_server((host, port), family=family, backlog=512)

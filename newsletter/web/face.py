@@ -72,7 +72,7 @@ class Face:
         return languages.date_in(instant, language, zone)
 
     def _need_erasures_known(self, session: Session) -> None:
-        """Raise ErasureKeyError where nobody can tell who was erased: then nobody new is mailed, or mailed elsewhere."""
+        """Raise ErasureKeyError where nobody can tell who was erased: then nobody new is mailed."""
         subscribers.judge_erasures(session, self._settings.erasure_secret)
 
     def _ticket(self, form: str) -> str:

@@ -26,6 +26,7 @@ from newsletter.web.rights import Rights
 from subscribers import (
     Asked,
     Done,
+    ErasureKeyError,
     MailingList,
     NotAllowed,
     Origin,
@@ -91,6 +92,11 @@ class _Offer:
 class Public(Face):
     """The pages, each a method: GET by its name, POST as `post_` and its name."""
 
+    def __init__(self, newsroom: Newsroom, pages: Pages) -> None:
+        super().__init__(newsroom, pages)
+        # Asked once: the page that takes an address reads nothing of people. What was asked for meanwhile is held.
+        self._knows_erased = people.knows_erased(newsroom)
+
     # -------------------------------------------------------------------------------------- joining
 
     def index(self, request: Request) -> Response:
@@ -105,9 +111,10 @@ class Public(Face):
         return self._pages.page(request, "index", self._pages.language(request), index=True, newsletters=shown)
 
     def _offer(self, name: str) -> _Offer:
+        if not self._knows_erased:
+            raise ErasureKeyError(missing=self._settings.erasure_secret is None)
         newsletter = self._settings.newsletters.get(name)
         with reading(self._newsroom.engine) as session:
-            self._need_erasures_known(session)
             found = [to for to in subscribers.lists(session, newsletter.lists if newsletter else [name]) if to.public]
         if not found:
             raise HTTPException(404)
