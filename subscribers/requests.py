@@ -314,10 +314,12 @@ def _invited() -> ColumnElement[bool]:
 
 def _said_no() -> ColumnElement[bool]:
     """Whether a person said no to a list, or to all, as `lifecycle.ask` refuses them to an operator."""
+    theirs = ConsentEvent.subscriber_id == Subscription.subscriber_id
+    ever = select(ConsentEvent.id).where(theirs, col(ConsentEvent.event).in_(AGAINST)).exists()  # most never did
     last = (
         select(ConsentEvent.event)
         .where(
-            ConsentEvent.subscriber_id == Subscription.subscriber_id,
+            theirs,
             ConsentEvent.list_id == Subscription.list_id,
             col(ConsentEvent.event).not_in([Happening.REQUESTED, Happening.EXPIRED]),
         )
@@ -325,18 +327,12 @@ def _said_no() -> ColumnElement[bool]:
         .limit(1)
         .scalar_subquery()
     )
-    other = aliased(Subscription)
-    complained = (
-        select(other.id)
-        .where(other.subscriber_id == Subscription.subscriber_id, other.state == State.COMPLAINED)
-        .exists()
-    )
     objected = objection(Subscription.subscriber_id).scalar_subquery()
-    return or_(
-        complained,
+    no = or_(
         func.coalesce(last.in_(AGAINST), false()),
         func.coalesce(objected.in_([Happening.LEFT, Happening.COMPLAINED]), false()),
     )
+    return and_(ever, no)
 
 
 def _invitable(list_id: int | None) -> ColumnElement[bool]:
@@ -420,8 +416,8 @@ def purge(session: Session, *, now: datetime, request_lasts: timedelta, keep_ori
         .where(
             Subscription.state == State.PENDING,
             col(Subscription.changed_at) < now - request_lasts,
-            func.coalesce(_asked_at(), col(Subscription.changed_at)) < now - request_lasts,
             or_(_asked_by([Way.FORM]), _invited()),  # whom an operator added wait for their invitation
+            func.coalesce(_asked_at(), col(Subscription.changed_at)) < now - request_lasts,
         )
         .limit(_AT_ONCE)
     ).all()

@@ -374,12 +374,14 @@ def test_whoever_cannot_be_invited_again_does_not_wait_for_it_for_ever(site: Sit
 
 def test_nobody_who_said_no_is_invited_whoever_put_them_down_as_pending(site: Site) -> None:
     for name in ("left", "all", "complained"):
-        link = site.confirmed(f"{name}@example.org")
+        people.add(site.newsroom, [("1", f"{name}@example.org")], "daily", evidence="paper", actor="t")
+        person = people.show(site.newsroom, f"{name}@example.org").subscriber
+        assert person is not None
         if name == "complained":
             with transaction(site.newsroom.engine) as session:
                 suppress(session, parse("complained@example.org"), Reason.COMPLAINT, now=NOW, actor="t", note=None)
             people.unsuppress(site.newsroom, "complained@example.org", actor="t", note=None)
-        site.choose(link, {"choice": "all" if name == "all" else "this"})
+        site.choose(person.link, {"choice": "all" if name == "all" else "this"})
     with transaction(site.newsroom.engine) as session:  # as versions did that let an operator's adding do so
         for one in session.exec(select(Subscription)):
             one.state = State.PENDING

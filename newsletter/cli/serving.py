@@ -97,11 +97,15 @@ def notices_work(
 @app.command("send")
 def notices_send(config: Config = DEFAULT) -> None:
     """Settle the requests that came in and send the notices that are due, once. `serve` does so by itself."""
-    from newsletter import roster
+    import sys
+
+    from newsletter import people, roster
     from newsletter.notices import Sender, settle_requests
     from newsletter.work import purge_all
 
     with opened(config) as newsroom:
+        if not people.knows_erased(newsroom):
+            print("newsletter: requests to join wait for the erasure key: see newsletter doctor", file=sys.stderr)
         try:
             settled = settle_requests(newsroom.engine, newsroom.settings, newsroom.clock)
             print(f"{roster.many(settled, 'request')} settled")
