@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from newsletter import safeguards, store
+from newsletter import people, safeguards, store
 from newsletter.brief import Brief, Citation, Fact, Forecast, Narrative
 from newsletter.drafting import compile_edition
 from newsletter.edition import Finding
@@ -14,8 +15,8 @@ from newsletter.errors import CompileError, ConfigurationError
 from newsletter.models import NoticeKind
 from newsletter.newsroom import Newsroom, SourceAccount
 from newsletter.notices import message_of
-from newsletter.settings import ERASURE_VARIABLE, SECRET_VARIABLE, Folder, Newsletter, Settings
-from subscribers import ErasureKeyError, judge_erasures, reading, transaction
+from newsletter.settings import Folder, Newsletter
+from subscribers import reading, transaction
 
 _EDITIONS_LOOKED_AT = 50  # some weeks of a daily one; the deliveries of each are counted
 
@@ -41,7 +42,7 @@ _SAMPLE = Brief(
 def examine(newsroom: Newsroom) -> list[Finding]:
     """What stands ready and what does not, in the order in which a person would mend it. Sends nothing."""
     settings = newsroom.settings
-    findings = [Finding(ok=True, what=f"configuration {settings.file} can be read"), *_secret(settings)]
+    findings = [Finding(ok=True, what=f"configuration {settings.file} can be read"), *_secrets(newsroom)]
     for name, newsletter in settings.newsletters.items():
         findings += _newsletter(newsroom, name, newsletter)
     findings += _database(newsroom)
@@ -89,14 +90,17 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times in a row"
 
 
-def _secret(settings: Settings) -> Iterator[Finding]:
-    if settings.secret is None:
-        yield Finding(ok=None, what=f"{SECRET_VARIABLE} is not set: confirmation links cannot be made")
-    if settings.erasure_key is None:
-        yield Finding(ok=None, what=f"{ERASURE_VARIABLE} is not set: nobody can be erased, and no pages served")
+def _secrets(newsroom: Newsroom) -> Iterator[Finding]:
+    settings = newsroom.settings
+    yield from people.secret_faults(newsroom)
     file = settings.file.parent / ".env"
     if file.exists() and file.stat().st_mode & 0o077:
         yield Finding(ok=False, what=f"{file} can be read by others: chmod 600 {file}")
+    if path := urlsplit(settings.site.url).path:
+        what = (
+            f"site.url has a path, {path}: newsletter serve refuses that, since the pages stand at the root of a host"
+        )
+        yield Finding(ok=None, what=what)
 
 
 def _newsletter(newsroom: Newsroom, name: str, newsletter: Newsletter) -> Iterator[Finding]:
@@ -132,11 +136,6 @@ def _database(newsroom: Newsroom) -> Iterator[Finding]:
             session.execute(text("UPDATE instance SET id = id"))
     except DBAPIError as error:
         yield Finding(ok=False, what=f"database {where} cannot be written: {error.orig}")
-    try:
-        with reading(newsroom.engine) as session:
-            judge_erasures(session, newsroom.settings.erasure_secret)
-    except ErasureKeyError as error:
-        yield Finding(ok=False, what=f"{ERASURE_VARIABLE}: {error}")
     yield from _editions(newsroom)
     if row.halted_at is not None:
         yield Finding(ok=False, what=f"dispatch is halted since {row.halted_at:%Y-%m-%d %H:%M} UTC")

@@ -65,12 +65,15 @@ def queue(session: Session, mails: Iterable[ToMail], settings: Settings, now: da
 
 
 def settle_requests(engine: Engine, settings: Settings, clock: Callable[[], datetime]) -> int:
-    """Look at the requests that came in, and write down what is to be mailed for them. Gives how many were settled."""
+    """Look at the requests that came in, and write down what is to be mailed for them. Gives how many were settled.
+
+    Without the erasure key that people were erased with, requests to join wait for it.
+    """
     settled = 0
     while True:
         with transaction(engine) as session:
             now = clock()
-            waiting = subscribers.unsettled(session, _SETTLED_AT_ONCE)
+            waiting = subscribers.unsettled(session, _SETTLED_AT_ONCE, erasure_secret=settings.erasure_secret)
             for request in waiting:
                 mails = subscribers.settle(session, request, now=now, erasure_secret=settings.erasure_secret)
                 queue(session, mails, settings, now)

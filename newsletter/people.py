@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlmodel import Session, col
 
 import subscribers
 from newsletter import notices, store
+from newsletter.edition import Finding
 from newsletter.errors import ConfigurationError
 from newsletter.folding import copies_of
 from newsletter.models import EventRecord, Notice
 from newsletter.newsroom import Newsroom
-from newsletter.settings import Settings
+from newsletter.settings import ERASURE_VARIABLE, SECRET_VARIABLE, Settings
 from subscribers import (
     AddressError,
+    ErasureKeyError,
     NotAllowed,
     OptIn,
     Origin,
@@ -274,12 +276,20 @@ def suppress(newsroom: Newsroom, address: str, *, actor: str, note: str | None) 
 def unsuppress(newsroom: Newsroom, address: str, *, actor: str, note: str | None) -> Reason | None:
     """Lift what stands against mailing an address, and give the reason that it had; None where nothing did.
 
-    Raises NotAllowed for a person who was erased: that takes their own fresh opt-in.
+    Raises NotAllowed for a person who was erased: that takes their own fresh opt-in. Raises ConfigurationError where
+    nobody can tell, for want of the erasure key.
     """
     with transaction(newsroom.engine) as session:
         mailbox = parse(address)
         found = subscribers.unsuppress(session, mailbox, now=newsroom.clock(), actor=actor, note=note)
         secret = newsroom.settings.erasure_secret
+        if found is None:
+            try:
+                subscribers.judge_erasures(session, secret)
+            except ErasureKeyError as error:
+                raise ConfigurationError(
+                    f"that address is not suppressed by itself; whether it was erased cannot be told: {error}"
+                ) from None
         if found is None and secret is not None:
             if subscribers.unbar_erased(session, mailbox, secret=secret, now=newsroom.clock(), actor=actor):
                 return Reason.ERASED
@@ -374,23 +384,29 @@ def forget(  # whose, when, by whom
     secret = settings.need_erasure_secret()
     address = subscriber.address
     session.execute(delete(Notice).where(col(Notice.subscriber_id) == subscriber.id))
-    drop_from_events(session, address)
+    _drop_address(session, address)
     return subscribers.forget(session, subscriber, secret=secret, now=now, actor=actor, origin=origin)
 
 
 def drop_from_events(session: Session, address: str) -> None:
     """Take an address that is no longer anybody's here out of what providers told."""
     if address:
-        session.execute(
-            update(EventRecord)
-            .where(
-                or_(
-                    func.lower(col(EventRecord.address)) == address.lower(),  # SQLite's lower() knows ASCII alone
-                    col(EventRecord.address).in_([address, parse(address).key]),
-                )
-            )
-            .values(address=None)
-        )
+        session.execute(update(EventRecord).where(_holds(EventRecord.address, address)).values(address=None))
+
+
+def _drop_address(session: Session, address: str) -> None:
+    """Take an erased address out of what providers told, and out of mails that others had sent there."""
+    drop_from_events(session, address)
+    if address:
+        session.execute(delete(Notice).where(_holds(Notice.address, address)))
+
+
+def _holds(column: str | None, address: str) -> ColumnElement[bool]:
+    """Whether a column holds an address, however it is written there."""
+    return or_(
+        func.lower(col(column)) == address.lower(),  # SQLite's lower() knows ASCII alone
+        col(column).in_([address, parse(address).key]),
+    )
 
 
 def forget_address(newsroom: Newsroom, address: str, *, actor: str) -> bool:
@@ -400,10 +416,45 @@ def forget_address(newsroom: Newsroom, address: str, *, actor: str) -> bool:
         subscriber = subscribers.find(session, mailbox)
         now = newsroom.clock()
         if subscriber is None:
-            return subscribers.mark_erased(
-                session, mailbox, secret=newsroom.settings.need_erasure_secret(), now=now, actor=actor
-            )
+            secret = newsroom.settings.need_erasure_secret()
+            _drop_address(session, mailbox.address)
+            return subscribers.mark_erased(session, mailbox, secret=secret, now=now, actor=actor)
         return forget(session, subscriber, newsroom.settings, now=now, actor=actor, origin=Origin(Way.OPERATOR))
+
+
+# ------------------------------------------------------------------------------------------ secrets
+
+
+def knows_erased(newsroom: Newsroom) -> bool:
+    """Whether it can be told of everybody if they were erased: nobody was, or their key is at hand."""
+    with reading(newsroom.engine) as session:
+        try:
+            subscribers.judge_erasures(session, newsroom.settings.erasure_secret)
+        except ErasureKeyError:
+            return False
+    return True
+
+
+def secret_faults(newsroom: Newsroom) -> list[Finding]:
+    """Which secrets are not at hand, and what cannot be done for want of them: bad where only a backup mends it.
+
+    Leaving is never among it. None of these is told where nothing needs it: an empty list is good.
+    """
+    settings = newsroom.settings
+    faults = []
+    if settings.secret is None:
+        what = "the pages take no request, and links to confirm or to preferences cannot be made"
+        faults.append(Finding(ok=None, what=f"{SECRET_VARIABLE} is not set: {what}"))
+    try:
+        with reading(newsroom.engine) as session:
+            subscribers.judge_erasures(session, settings.erasure_secret)
+    except ErasureKeyError as error:
+        what = "until then nobody is added, erased, or mailed at another address; leaving goes on"
+        faults.append(Finding(ok=False, what=f"{ERASURE_VARIABLE}: {error}; {what}"))
+    else:
+        if settings.erasure_key is None:
+            faults.append(Finding(ok=None, what=f"{ERASURE_VARIABLE} is not set: nobody can be erased"))
+    return faults
 
 
 # ------------------------------------------------------------------------------------------ figures
@@ -438,7 +489,7 @@ def stats(newsroom: Newsroom) -> Stats:
             accounts,
             joined,
             left,
-            len(subscribers.unsettled(session, 10_000)),
+            len(subscribers.unsettled(session, 10_000, held=True)),
             waiting,
         )
 

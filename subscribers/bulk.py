@@ -142,8 +142,9 @@ SELECT wanted.key, s.id, s.name, s.language IS NOT NULL, s.zone IS NOT NULL, s.t
   CASE WHEN u.id IS NULL OR u.state = 'pending' THEN coalesce((
     SELECT o.state FROM subscription AS o WHERE o.subscriber_id = s.id AND o.state = 'complained' LIMIT 1
   ), (
-    SELECT CASE e.event WHEN 'left' THEN e.event END FROM consent_event AS e
-    WHERE e.subscriber_id = s.id AND (e.evidence = 'everything' OR e.event = 'confirmed')
+    SELECT CASE WHEN e.event IN ('left', 'complained') THEN e.event END FROM consent_event AS e
+    WHERE e.subscriber_id = s.id AND (e.evidence = 'everything' OR e.event = 'complained'
+      OR e.event = 'confirmed' AND e.evidence IN ('confirmation link', 'link to preferences'))
     ORDER BY e.id DESC LIMIT 1
   ), (
     SELECT e.event FROM consent_event AS e

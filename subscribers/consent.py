@@ -107,7 +107,7 @@ def requests_of(session: Session, subscriber_id: int, list_id: int) -> list[int 
     )
 
 
-_ENDS = (Happening.LEFT, Happening.BOUNCED, Happening.COMPLAINED, Happening.EXPIRED)
+ENDS = (Happening.LEFT, Happening.BOUNCED, Happening.COMPLAINED, Happening.EXPIRED)  # of what was asked for before
 
 
 def first_request(session: Session, subscriber_id: int, list_id: int) -> ConsentEvent | None:
@@ -117,7 +117,7 @@ def first_request(session: Session, subscriber_id: int, list_id: int) -> Consent
     """
     theirs = (ConsentEvent.subscriber_id == subscriber_id, ConsentEvent.list_id == list_id)
     ended = session.exec(
-        select(ConsentEvent.id).where(*theirs, col(ConsentEvent.event).in_(_ENDS)).order_by(col(ConsentEvent.id).desc())
+        select(ConsentEvent.id).where(*theirs, col(ConsentEvent.event).in_(ENDS)).order_by(col(ConsentEvent.id).desc())
     ).first()
     return session.exec(
         select(ConsentEvent)

@@ -7,9 +7,11 @@ randomness are arguments. What a person said against being mailed is never overr
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import and_, or_
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from subscribers import erasure, tokens
 from subscribers.address import Mailbox, key
@@ -32,7 +34,7 @@ from subscribers.models import (
 CONFIRM, UNDO = "confirm", "undo"
 CONFIRMATION_LASTS = timedelta(days=7)  # long enough for a holiday week, short enough for a forgotten request
 UNDO_LASTS = timedelta(hours=24)
-_AGAINST = frozenset((Happening.LEFT, Happening.BOUNCED, Happening.COMPLAINED))
+AGAINST = frozenset((Happening.LEFT, Happening.BOUNCED, Happening.COMPLAINED))
 
 # ------------------------------------------------------------------------------------------ joining
 
@@ -50,9 +52,12 @@ def ask(
     """Put a request to join on record: pending until confirmed.
 
     A confirmed subscription stays as it is. A person who left may ask anew; so may one whose bounce or complaint an
-    operator has lifted, and one who was erased. Raises NotAllowed where the address is suppressed.
+    operator has lifted, and one who was erased. Raises NotAllowed where the address is suppressed, and where an
+    operator asks for somebody who left, bounced or complained there, or objected to all lists: that is theirs to ask.
     """
     _refuse_suppressed(session, mailbox.key)
+    if origin.way is not Way.FORM:
+        _refuse_who_said_no(session, mailbox, to)
     subscriber = _subscriber(session, mailbox, now, language)
     subscription = _subscription(session, subscriber, to, now)
     if subscription.state is not State.CONFIRMED:
@@ -83,18 +88,12 @@ def add_confirmed(
     """
     _refuse_suppressed(session, mailbox.key)
     refuse_erased(session, mailbox.key, erasure_secret)
-    known = find(session, mailbox)
-    if known is not None and (said := _objects(session, known)) is not None:
-        raise NotAllowed(f"that address has {said} before; only their own fresh opt-in lifts that")
+    _refuse_who_said_no(session, mailbox, to)
     subscriber = _subscriber(session, mailbox, now, None)
     subscription = _subscription(session, subscriber, to, now)
-    if subscription.state in {State.UNSUBSCRIBED, State.BOUNCED, State.COMPLAINED}:
-        raise NotAllowed(f"that address has {subscription.state} before; only their own fresh opt-in lifts that")
     if subscription.state is State.CONFIRMED:
         return subscription, False
     session.flush()
-    if last_word(session, subscription.subscriber_id, subscription.list_id) in _AGAINST:
-        raise NotAllowed("that address has unsubscribed before; only the link that it was given confirms it")
     _confirm(session, subscription, now, actor, origin, evidence)
     return subscription, True
 
@@ -160,12 +159,12 @@ def confirm(
 
     `shown` are ids of subscriptions: a request that came in since the person read the page is not confirmed with it.
     Gives what became confirmed just now. An erasure is over with it. Raises TokenError and NotAllowed as `requested`
-    does.
+    does; ErasureKeyError where people were erased and their key is not at hand: the erasure could not be ended.
     """
     confirmed = []
     for place, subscription in enumerate(requested(session, token, now=now, secret=secret)):
         if subscription.state is State.PENDING and (place == 0 or subscription.id in shown):
-            _confirm(session, subscription, now, actor, origin, "confirmation link")
+            _confirm(session, subscription, now, actor, origin, BY_CONFIRMATION)
             confirmed.append(subscription)
     if confirmed:
         lift_erasure(session, confirmed[0].subscriber_id, erasure_secret, now, actor, origin)
@@ -192,27 +191,49 @@ def join_at_once(
 def _has_said_no(session: Session, subscriber_id: int) -> bool:
     """Whether a person ever left, bounced or complained, on whatever list."""
     against = select(ConsentEvent.id).where(
-        ConsentEvent.subscriber_id == subscriber_id, col(ConsentEvent.event).in_(_AGAINST)
+        ConsentEvent.subscriber_id == subscriber_id, col(ConsentEvent.event).in_(AGAINST)
     )
     return session.exec(against.limit(1)).first() is not None
 
 
-def _objects(session: Session, subscriber: Subscriber) -> str | None:
-    """What a person said against being mailed at all, and has not taken back by a link since; None for nothing."""
-    if any(one.state is State.COMPLAINED for one in subscriptions(session, subscriber)):
-        return "complained"
-    last = session.exec(
-        select(ConsentEvent)
-        .where(
-            ConsentEvent.subscriber_id == subscriber.id,
-            or_(col(ConsentEvent.evidence) == EVERYTHING, col(ConsentEvent.event) == Happening.CONFIRMED),
-        )
+def _refuse_who_said_no(session: Session, mailbox: Mailbox, to: MailingList) -> None:
+    """Raise NotAllowed where a person said no to a list, or to all: no operator's adding overrules that."""
+    known = find(session, mailbox)
+    if known is None or known.id is None or to.id is None:
+        return
+    standing = subscriptions(session, known)
+    here = next((one.state for one in standing if one.list_id == to.id), None)
+    if here is State.CONFIRMED:
+        return
+    said = session.exec(objection(known.id)).first()
+    if any(one.state is State.COMPLAINED for one in standing) or said == Happening.COMPLAINED:
+        raise NotAllowed("that address has complained before; only their own fresh opt-in lifts that")
+    if said == Happening.LEFT:
+        raise NotAllowed("that address has left everything before; only their own fresh opt-in lifts that")
+    if here in {State.UNSUBSCRIBED, State.BOUNCED}:
+        raise NotAllowed(f"that address has {here} before; only their own fresh opt-in lifts that")
+    if last_word(session, known.id, to.id) in AGAINST:
+        raise NotAllowed("that address has unsubscribed before; only the link that it was given confirms it")
+
+
+def objection(of: Any) -> SelectOfScalar[str]:
+    """Selects what a person (an id, or a column of them) last said about being mailed at all.
+
+    LEFT and COMPLAINED are objections to all lists; CONFIRMED, by a link of their own, takes an earlier one back.
+    """
+    by_link = and_(col(ConsentEvent.event) == Happening.CONFIRMED, col(ConsentEvent.evidence).in_(BY_LINK))
+    against = or_(col(ConsentEvent.evidence) == EVERYTHING, col(ConsentEvent.event) == Happening.COMPLAINED)
+    return (
+        select(ConsentEvent.event)
+        .where(ConsentEvent.subscriber_id == of, or_(against, by_link))
         .order_by(col(ConsentEvent.id).desc())
-    ).first()
-    return "left everything" if last is not None and last.event is Happening.LEFT else None
+        .limit(1)
+    )
 
 
 EVERYTHING = "everything"  # the log's note on leaving all lists at once
+BY_CONFIRMATION, BY_PREFERENCES = "confirmation link", "link to preferences"
+BY_LINK = (BY_CONFIRMATION, BY_PREFERENCES)  # its notes on a person's own confirming
 
 
 def _confirm(  # noqa: PLR0917 # who, when, by which way, on what grounds
@@ -492,7 +513,11 @@ def refuse_erased(session: Session, of: str, secret: bytes | None) -> None:
 def lift_erasure(  # noqa: PLR0917 # whose, by whom, when
     session: Session, subscriber_id: int, secret: bytes | None, now: datetime, actor: str, origin: Origin
 ) -> None:
-    """End an erasure: the person has just confirmed that they want to be mailed."""
+    """End an erasure: the person has just confirmed that they want to be mailed.
+
+    Raises ErasureKeyError where nobody can tell whether they were erased.
+    """
+    judge_erasures(session, secret)
     subscriber = session.get_one(Subscriber, subscriber_id)
     found = session.get(Suppression, erasure.mark(subscriber.key, secret)) if secret is not None else None
     if found is not None:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, update
+from sqlalchemy import ColumnElement, and_, delete, false, func, or_, update
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from subscribers.address import Mailbox
-from subscribers.consent import LONGEST_AGENT, LONGEST_FORM, Origin, first_request, last_word, log, statement
+from subscribers.consent import ENDS, LONGEST_AGENT, LONGEST_FORM, Origin, first_request, last_word, log, statement
 from subscribers.directory import find, lists, subscriptions
 from subscribers.errors import ErasureKeyError, NotAllowed
-from subscribers.lifecycle import ask, is_barred, join_at_once, refuse_erased
+from subscribers.lifecycle import AGAINST, ask, is_barred, join_at_once, judge_erasures, objection, refuse_erased
 from subscribers.models import (
     AddressChange,
     ConsentEvent,
@@ -36,7 +37,7 @@ from subscribers.models import (
 HOUR = timedelta(hours=1)
 CHANGE_LASTS = timedelta(days=1)
 _DAYS = 3  # a day has the mails of so many hours at the limit
-_MAILS_A_REQUEST = 3  # confirmations that are mailed while nobody confirms: more is no reminder
+_MAILS_A_REQUEST = 3  # confirmations that are mailed for a list while nobody confirms: more is no reminder
 _KEPT = timedelta(days=2)  # settled requests: the limits look back a day
 INVITED = "invited"  # the log's word for it
 _AT_ONCE = 500  # rows a statement of purging, so that no write lock is held long
@@ -165,11 +166,22 @@ def take(
     return Taken.LEFT if enough else Taken.TAKEN
 
 
-def unsettled(session: Session, limit: int) -> list[Request]:
-    """The requests that nobody has looked at yet, oldest first."""
-    return list(
-        session.exec(select(Request).where(col(Request.settled_at).is_(None)).order_by(col(Request.id)).limit(limit))
-    )
+def unsettled(
+    session: Session, limit: int, *, erasure_secret: bytes | None = None, held: bool = False
+) -> list[Request]:
+    """The requests that nobody has looked at yet, oldest first; with `held` those, too, that cannot be looked at now.
+
+    Those to join are held where nobody can tell whether a person was erased, and wait for the key.
+    """
+    query = select(Request).where(col(Request.settled_at).is_(None)).order_by(col(Request.id)).limit(limit)
+    found = list(session.exec(query))
+    if held or not any(one.wish is Wish.JOIN for one in found):
+        return found
+    try:
+        judge_erasures(session, erasure_secret)
+    except ErasureKeyError:
+        return list(session.exec(query.where(Request.wish != Wish.JOIN)))
+    return found
 
 
 def settle(session: Session, request: Request, *, now: datetime, erasure_secret: bytes | None = None) -> list[ToMail]:
@@ -211,8 +223,10 @@ def _settle_join(
         else:
             pending.append((subscription, to))
     mails = []
-    if pending and _mailed(session, pending[0][0]) <= _MAILS_A_REQUEST:
-        first, to = pending[0]
+    # A link confirms whatever waits, so one mail does for all: about a list that was not yet mailed about too often.
+    wanting = next((one for one in pending if _mailed(session, one[0]) <= _MAILS_A_REQUEST), None)
+    if wanting is not None:
+        first, to = wanting
         mails.append(ToMail(Mail.CONFIRM, first.subscriber_id, first.id or 0, to.slug, request.language))
     elif standing is not None and not joined and not pending:
         mails.append(ToMail(Mail.ALREADY, standing.subscriber_id, standing.subscriber_id, language=request.language))
@@ -298,12 +312,36 @@ def _invited() -> ColumnElement[bool]:
     )
 
 
+def _said_no() -> ColumnElement[bool]:
+    """Whether a person said no to a list, or to all, as `lifecycle.ask` refuses them to an operator."""
+    theirs = ConsentEvent.subscriber_id == Subscription.subscriber_id
+    ever = select(ConsentEvent.id).where(theirs, col(ConsentEvent.event).in_(AGAINST)).exists()  # most never did
+    last = (
+        select(ConsentEvent.event)
+        .where(
+            theirs,
+            ConsentEvent.list_id == Subscription.list_id,
+            col(ConsentEvent.event).not_in([Happening.REQUESTED, Happening.EXPIRED]),
+        )
+        .order_by(col(ConsentEvent.id).desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    objected = objection(Subscription.subscriber_id).scalar_subquery()
+    no = or_(
+        func.coalesce(last.in_(AGAINST), false()),
+        func.coalesce(objected.in_([Happening.LEFT, Happening.COMPLAINED]), false()),
+    )
+    return and_(ever, no)
+
+
 def _invitable(list_id: int | None) -> ColumnElement[bool]:
     return and_(
         col(Subscription.list_id) == list_id,
         col(Subscription.state) == State.PENDING,
         ~_invited(),
         ~_asked_by([Way.FORM]),  # they were mailed their link when they asked
+        ~_said_no(),  # whoever added them
     )
 
 
@@ -369,8 +407,9 @@ class Purged:
 def purge(session: Session, *, now: datetime, request_lasts: timedelta, keep_origin: timedelta) -> Purged:
     """Take away what has had its time, a few hundred rows of each kind; call it until nothing is left.
 
-    A request that nobody confirmed ends: whoever left before it has left again, of others nothing stays. The log stays
-    as proof, without IP and agent once these are older than `keep_origin`.
+    A request that nobody confirmed ends, counted from when a form or an invitation first made it: whoever left before
+    it has left again, of others nothing stays. The log stays as proof, without IP and agent once these are older than
+    `keep_origin`.
     """
     expired = session.exec(
         select(Subscription)
@@ -378,6 +417,7 @@ def purge(session: Session, *, now: datetime, request_lasts: timedelta, keep_ori
             Subscription.state == State.PENDING,
             col(Subscription.changed_at) < now - request_lasts,
             or_(_asked_by([Way.FORM]), _invited()),  # whom an operator added wait for their invitation
+            func.coalesce(_asked_at(), col(Subscription.changed_at)) < now - request_lasts,
         )
         .limit(_AT_ONCE)
     ).all()
@@ -404,7 +444,8 @@ def purge(session: Session, *, now: datetime, request_lasts: timedelta, keep_ori
     )
     old = [one for one in session.exec(aged) if one is not None]
     session.execute(update(ConsentEvent).where(col(ConsentEvent.id).in_(old)).values(ip=None, agent=None))
-    requests = _delete(session, Request, col(Request.settled_at) < now - _KEPT)
+    waited = and_(col(Request.settled_at).is_(None), col(Request.at) < now - request_lasts)  # it would end at once
+    requests = _delete(session, Request, or_(col(Request.settled_at) < now - _KEPT, waited))
     changes = _delete(session, AddressChange, col(AddressChange.asked_at) < now - CHANGE_LASTS)
     return Purged(len(expired), len(gone), len(old), requests, changes)
 
@@ -415,6 +456,34 @@ _STANDING: dict[Happening | None, State] = {
     Happening.COMPLAINED: State.COMPLAINED,
 }
 """What a subscription falls back to when a request for it expires, by the last word on it."""
+
+
+def _asked_at() -> ColumnElement[datetime]:
+    """When a form, or an invitation, first asked for a subscription since it was last ended; NULL: neither has.
+
+    What an operator added may wait for years before that, and its time is not the person's.
+    """
+    ended = aliased(ConsentEvent)
+    last_end = (
+        select(func.max(ended.id))
+        .where(
+            ended.subscriber_id == Subscription.subscriber_id,
+            ended.list_id == Subscription.list_id,
+            col(ended.event).in_(ENDS),
+        )
+        .scalar_subquery()
+    )
+    return (
+        select(func.min(ConsentEvent.at))
+        .where(
+            ConsentEvent.subscriber_id == Subscription.subscriber_id,
+            ConsentEvent.list_id == Subscription.list_id,
+            ConsentEvent.event == Happening.REQUESTED,
+            or_(col(ConsentEvent.way) == Way.FORM, col(ConsentEvent.evidence) == INVITED),
+            col(ConsentEvent.id) > func.coalesce(last_end, 0),
+        )
+        .scalar_subquery()
+    )
 
 
 def _is_nobody(session: Session, subscriber_id: int) -> bool:

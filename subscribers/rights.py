@@ -16,7 +16,7 @@ from subscribers.address import Mailbox
 from subscribers.consent import BY_OPERATOR, Origin, log
 from subscribers.directory import find, lists, subscriptions
 from subscribers.errors import NotAllowed, SpentError
-from subscribers.lifecycle import judge_erasures, leave, lift_erasure
+from subscribers.lifecycle import BY_PREFERENCES, is_barred, judge_erasures, leave, lift_erasure
 from subscribers.models import (
     AddressChange,
     ConsentEvent,
@@ -82,16 +82,23 @@ def prefer(  # what a person may prefer
     return bool(changed)
 
 
-def choose_lists(
-    session: Session, subscriber: Subscriber, wanted: Collection[str], *, now: datetime, origin: Origin
+def choose_lists(  # whose, which, when
+    session: Session,
+    subscriber: Subscriber,
+    wanted: Collection[str],
+    *,
+    now: datetime,
+    origin: Origin,
+    erasure_secret: bytes | None = None,
 ) -> list[Subscription]:
     """Join and leave lists, so that a person is on just the wanted ones; a private list may be left, never joined.
 
-    A link mailed to the address on file is a confirmation. Gives what they have just joined. A suppressed address joins
-    nothing.
+    A link mailed to the address on file is a confirmation, and ends an erasure as any other does. Gives what they have
+    just joined. A suppressed address joins nothing. Raises ErasureKeyError where they would join, and nobody can tell
+    whether they were erased.
     """
     standing = {one.list_id: one for one in subscriptions(session, subscriber)}
-    suppressed = session.get(Suppression, subscriber.key) is not None
+    suppressed = is_barred(session, subscriber.key, erasure_secret)
     joined: list[Subscription] = []
     for to in lists(session):
         known = standing.get(to.id or 0)
@@ -106,9 +113,10 @@ def choose_lists(
             known.state, known.changed_at = State.CONFIRMED, now
             session.add(known)
             session.flush()
-            evidence = "link to preferences"
-            log(session, Happening.CONFIRMED, subscriber.id, to.id, now, "subscriber", origin, evidence=evidence)
+            log(session, Happening.CONFIRMED, subscriber.id, to.id, now, "subscriber", origin, evidence=BY_PREFERENCES)
             joined.append(known)
+    if joined:
+        lift_erasure(session, subscriber.id or 0, erasure_secret, now, "subscriber", origin)
     session.flush()
     return joined
 
@@ -116,16 +124,24 @@ def choose_lists(
 # ------------------------------------------------------------------------------------------ another address
 
 
-def ask_to_change(
-    session: Session, subscriber: Subscriber, mailbox: Mailbox, *, now: datetime, language: str | None = None
+def ask_to_change(  # whose, to what, when
+    session: Session,
+    subscriber: Subscriber,
+    mailbox: Mailbox,
+    *,
+    now: datetime,
+    language: str | None = None,
+    erasure_secret: bytes | None = None,
 ) -> ToMail | None:
     """Ask for a person to be mailed at another address: the mail goes there, and changes nothing until confirmed.
 
     None where it is their address already, that address is suppressed, or something worse than a bounce stands against
-    the present one: moving is no way around that.
+    the present one: moving is no way around that. Raises ErasureKeyError where nobody can tell whether that address is
+    an erased person's.
     """
     assert subscriber.id is not None
-    suppressed = session.get(Suppression, mailbox.key) is not None
+    judge_erasures(session, erasure_secret)
+    suppressed = is_barred(session, mailbox.key, erasure_secret)
     if mailbox.key == subscriber.key or suppressed or _is_held(session, subscriber):
         return None
     session.execute(delete(AddressChange).where(col(AddressChange.subscriber_id) == subscriber.id))
@@ -160,11 +176,13 @@ def confirm_change(
 ) -> ToMail:
     """Mail a person at their new address from now on. Gives the mail that tells the old one.
 
-    Raises TokenError; NotAllowed where the new address is suppressed, or is itself on the lists.
+    Raises TokenError; NotAllowed where the new address is suppressed, or is itself on the lists; ErasureKeyError where
+    nobody can tell whether it is an erased person's.
     """
+    judge_erasures(session, erasure_secret)
     change = by_change_token(session, token, now=now, secret=secret)
     subscriber = session.get_one(Subscriber, change.subscriber_id)
-    if session.get(Suppression, change.key) is not None or _is_held(session, subscriber):
+    if is_barred(session, change.key, erasure_secret) or _is_held(session, subscriber):
         raise NotAllowed("that address is suppressed")
     other = find(session, Mailbox(change.address, change.key))
     if other is not None:
@@ -252,7 +270,8 @@ def forget(
     marked = erasure.mark(subscriber.key, secret)
     leave(session, subscriber, None, now=now, actor=actor, origin=origin)
     session.execute(delete(Subscription).where(col(Subscription.subscriber_id) == subscriber.id))
-    session.execute(delete(AddressChange).where(col(AddressChange.subscriber_id) == subscriber.id))
+    changes = or_(col(AddressChange.subscriber_id) == subscriber.id, col(AddressChange.key) == subscriber.key)
+    session.execute(delete(AddressChange).where(changes))
     theirs = or_(col(Request.key) == subscriber.key, col(Request.subscriber_id) == subscriber.id)
     session.execute(delete(Request).where(theirs))
     for event in session.exec(select(ConsentEvent).where(ConsentEvent.subscriber_id == subscriber.id)):
@@ -266,12 +285,16 @@ def forget(
 
 
 def mark_erased(session: Session, mailbox: Mailbox, *, secret: bytes, now: datetime, actor: str) -> bool:
-    """See to it that no import mails an address that no list knows. False where that is so already."""
+    """See to it that no import mails an address that no list knows. False where that is so already.
+
+    What was asked for with it goes in either case: requests, and somebody's wish to be mailed there.
+    """
     judge_erasures(session, secret)
     marked = erasure.mark(mailbox.key, secret)
+    session.execute(delete(Request).where(col(Request.key) == mailbox.key))
+    session.execute(delete(AddressChange).where(col(AddressChange.key) == mailbox.key))
     if session.get(Suppression, marked) is not None:
         return False
-    session.execute(delete(Request).where(col(Request.key) == mailbox.key))
     _mark(session, mailbox.key, marked, now)
     log(session, Happening.ERASED, None, None, now, actor, BY_OPERATOR)
     return True

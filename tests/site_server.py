@@ -64,6 +64,7 @@ class Site:
 
     desk: Desk
     extra: str = ""
+    environ: Mapping[str, str] = field(default_factory=lambda: SECRETS)
     newsroom: Newsroom = field(init=False)
     seen: set[str] = field(default_factory=set)
 
@@ -71,7 +72,7 @@ class Site:
         text = self.desk.file.read_text()
         if self.extra and self.extra not in text:
             self.desk.file.write_text(text + self.extra)
-        self.newsroom = Newsroom.open(Settings.load(self.desk.file, SECRETS), self.desk.clock)
+        self.newsroom = Newsroom.open(Settings.load(self.desk.file, self.environ), self.desk.clock)
         people.ensure_lists(self.newsroom)
         app = create_app(self.newsroom, work=False)
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=100)

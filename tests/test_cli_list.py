@@ -1,8 +1,11 @@
 """The command line about lists, people and notices."""
 
+import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from newsletter.newsroom import Newsroom
 from tests import test_cli
 from tests.conftest import Desk
 from tests.site_server import SECRETS
-from tests.test_cli import Command, started
+from tests.test_cli import CLEAN, COMMAND, Command, started
 
 # A fixture of theirs, under the name that tests ask for.
 run = test_cli.run
@@ -108,6 +111,36 @@ def test_what_lifts_a_suppression_depends_on_its_reason(run: Command) -> None:
     assert "only their own fresh opt-in lifts that" in run("subscribers", "unsuppress", "ada@example.org").mistake
 
 
+def test_without_the_key_it_cannot_be_told_whether_an_address_was_erased(run: Command, desk: Desk) -> None:
+    add(run, "ada@example.org")
+    run("subscribers", "forget", "ada@example.org", "--yes")
+    (desk.folder / ".env").write_text("")
+    for address in ("ada@example.org", "never-here@example.org"):
+        said = run("subscribers", "unsuppress", address).mistake
+        assert said.startswith("that address is not suppressed by itself; whether it was erased cannot be told: ")
+        assert "NEWSLETTER_ERASURE_KEY: people were erased" in run("doctor").out
+    assert run("notices", "send").err == (
+        "newsletter: requests to join wait for the erasure key: see newsletter doctor\n"
+    )
+
+
+def test_what_has_had_its_time_goes_even_where_sending_fails(run: Command, desk: Desk) -> None:
+    add(run, "ada@example.org", evidence=None)
+    run("subscribers", "invite")
+    desk.clock.forward(timedelta(days=8))
+    add(run, "bob@example.org", evidence=None)
+    desk.file.write_text(desk.file.read_text() + '\n[templates]\npath = "mine"\n')
+    broken = desk.folder / "mine" / "confirm"
+    broken.mkdir(parents=True)
+    (broken / "body.mjml.j2").write_text("<mjml></mjml>")
+    assert "template" in run("subscribers", "invite").mistake
+    desk.clock.forward(timedelta(hours=1))
+    done = run("notices", "send")
+    assert "template confirm/body.mjml.j2" in done.mistake
+    assert "had had their time" in done.out
+    assert run("subscribers", "show", "ada@example.org").code == 1
+
+
 def test_forgetting_asks_first_and_leaves_nothing(run: Command, desk: Desk) -> None:
     add(run, "ada@example.org")
     kept = run("subscribers", "forget", "ada@example.org", stdin=b"n\n")
@@ -172,6 +205,31 @@ def test_the_list_alone_loads_neither_newsletter_nor_its_vendors(tmp_path: Path)
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_the_pages_are_served_whatever_key_is_missing_so_that_people_can_leave(run: Command, desk: Desk) -> None:
+    add(run, "ada@example.org")
+    link = run("subscribers", "show", "ada@example.org", "--json").json["data"]["link_in_mails"]
+    (desk.folder / ".env").unlink()
+    desk.file.write_text(desk.file.read_text().replace('kind = "outbox"\nbatch_size = 10', 'kind = "sendgrid"'))
+    pipe = subprocess.PIPE
+    command = [*COMMAND, "serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=desk.folder, env=CLEAN, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        url = process.stdout.readline().rpartition(" ")[2].strip()
+        with urllib.request.urlopen(f"{url}/u/{link}/daily", b"List-Unsubscribe=One-Click", timeout=10) as answer:
+            assert answer.status == 200
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"{url}/join/daily", timeout=10)
+        process.send_signal(signal.SIGTERM)
+        told = process.stderr.read()
+        assert process.wait(15) == 0
+    for missing in ("SENDGRID_API_KEY", "NEWSLETTER_SECRET", "NEWSLETTER_ERASURE_KEY"):
+        assert missing in told
+    assert "Traceback" not in told
+    assert "    1 unsubscribed" in run("lists").out
 
 
 @pytest.mark.slow

@@ -35,9 +35,21 @@ from newsletter.errors import CompileError, ConfigurationError, OutcomeUnknown, 
 from newsletter.mime import Mould
 from newsletter.models import Notice, NoticeKind, NoticeState
 from newsletter.work import purge_all
-from subscribers import ConsentEvent, Mail, Subscriber, Subscription, connect, reading, transaction
+from subscribers import (
+    ConsentEvent,
+    Mail,
+    Reason,
+    State,
+    Subscriber,
+    Subscription,
+    connect,
+    parse,
+    reading,
+    suppress,
+    transaction,
+)
 from tests import strict_mail
-from tests.conftest import Desk
+from tests.conftest import NOW, Desk
 from tests.site_server import SECRETS, Site, link_in
 
 KINDS = [kind.value for kind in NoticeKind]
@@ -329,7 +341,77 @@ def test_time_takes_away_what_has_had_its_time_and_leaves_the_proof(site: Site) 
     assert site.ask(f"/u/{link}/daily").status == 200
 
 
+def test_a_request_ends_so_long_after_the_person_first_asked_whoever_added_them_before(site: Site) -> None:
+    people.add(site.newsroom, [("1", "ada@example.org"), ("2", "bob@example.org")], "daily", evidence=None, actor="t")
+    site.desk.clock.forward(timedelta(days=400))
+    site.join("ada@example.org")
+    (mail,) = site.work()
+    people.invite(site.newsroom, "daily", limit=None, actor="t")
+    site.desk.clock.forward(timedelta(days=4))
+    site.join("ada@example.org")
+    again = [one for one in site.work() if one["To"] == "ada@example.org"]
+    site.desk.clock.forward(timedelta(days=2))
+    purge_all(site.newsroom)
+    for one in (mail, *again):
+        assert site.ask(link_in(one, "c")).status == 200, "the links are good as long as they say"
+    site.desk.clock.forward(timedelta(days=2))
+    purge_all(site.newsroom)
+    assert people.show(site.newsroom, "ada@example.org").subscriber is None, "asking again does not lengthen it"
+    assert people.show(site.newsroom, "bob@example.org").subscriber is None
+
+
+def test_whoever_cannot_be_invited_again_does_not_wait_for_it_for_ever(site: Site) -> None:
+    site.confirmed("ada@example.org")
+    people.change_list(site.newsroom, "weekly", new=True)
+    for _ in range(2):
+        people.add(site.newsroom, [("1", "ada@example.org")], "weekly", evidence=None, actor="t")
+        people.invite(site.newsroom, "weekly", limit=None, actor="t")
+        site.desk.clock.forward(timedelta(days=8))
+        purge_all(site.newsroom)
+        standing = people.show(site.newsroom, "ada@example.org").subscriptions
+        assert [slug for slug, *_ in standing] == ["daily"]
+
+
+def test_nobody_who_said_no_is_invited_whoever_put_them_down_as_pending(site: Site) -> None:
+    for name in ("left", "all", "complained"):
+        people.add(site.newsroom, [("1", f"{name}@example.org")], "daily", evidence="paper", actor="t")
+        person = people.show(site.newsroom, f"{name}@example.org").subscriber
+        assert person is not None
+        if name == "complained":
+            with transaction(site.newsroom.engine) as session:
+                suppress(session, parse("complained@example.org"), Reason.COMPLAINT, now=NOW, actor="t", note=None)
+            people.unsuppress(site.newsroom, "complained@example.org", actor="t", note=None)
+        site.choose(person.link, {"choice": "all" if name == "all" else "this"})
+    with transaction(site.newsroom.engine) as session:  # as versions did that let an operator's adding do so
+        for one in session.exec(select(Subscription)):
+            one.state = State.PENDING
+    people.add(site.newsroom, [("1", "new@example.org")], "daily", evidence=None, actor="t")
+    assert people.invite(site.newsroom, "daily", limit=None, actor="t") == (1, 0)
+    assert [str(mail["To"]) for mail in site.work()] == ["new@example.org"]
+
+
 # ---------------------------------------------------------------------------------------------- for real
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_work_beside_the_pages_ends_cleanly_at_a_signal(desk: Desk, number: signal.Signals) -> None:
+    with Site(desk) as site:
+        site.join("ada@example.org")
+    command = [str(Path(sys.executable).parent / "newsletter"), "notices", "work", "--with-parent"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=desk.folder, env={**os.environ, **SECRETS}, stdin=pipe, stderr=pipe, text=True
+    ) as process:
+        for _ in range(200):
+            if desk.mails:  # it is at work, and its other thread waits for the end of its input
+                break
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait(15) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert len(desk.mails) == 1
 
 
 @pytest.mark.slow

@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
     "privacy, by web": ("privacy", _privacy(contact="https://news.example.org/contact")),
     **{
         f"error, {what}": ("error", _given(what=what, retry_url=None))
-        for what in ("missing", "expired", "damaged", "many", "bad", "refused", "broken")
+        for what in ("missing", "expired", "damaged", "many", "bad", "refused", "closed", "broken")
     },
     "error, retry": ("error", _given(what="expired", retry_url="/preferences")),
 }

@@ -24,12 +24,14 @@ from subscribers import (
     ConsentEvent,
     MailingList,
     NotAllowed,
+    Origin,
     Reason,
     State,
     Subscriber,
     Subscription,
     TokenError,
     UnknownList,
+    Way,
     add_confirmed,
     ask,
     audience,
@@ -259,6 +261,10 @@ def _ask(session: Session) -> Subscription:
     return ask(session, ADA, _daily(session), now=NOW, actor="subscriber")
 
 
+def _ask_by_form(session: Session) -> Subscription:
+    return ask(session, ADA, _daily(session), now=NOW, actor="visitor", origin=Origin(Way.FORM))
+
+
 def _add(session: Session) -> tuple[Subscription, bool]:
     return add_confirmed(session, ADA, _daily(session), now=NOW, actor="operator:x", evidence="signed on paper")
 
@@ -315,8 +321,10 @@ def test_who_left_bounced_or_complained_comes_back_only_by_their_own_word(engine
         subscription.state = state
     with transaction(engine) as session, pytest.raises(NotAllowed, match=f"has {state} before"):
         _add(session)
+    with transaction(engine) as session, pytest.raises(NotAllowed, match=f"has {state} before"):
+        _ask(session)
     assert _state(engine) is state
-    _do(engine, _ask)
+    _do(engine, _ask_by_form)
     assert _state(engine) is State.PENDING, "and that is not mailed until it is confirmed"
     with reading(engine) as session:
         assert session.execute(audience(["daily"], NOW)).all() == []
@@ -365,7 +373,7 @@ def test_the_consent_log_is_only_added_to_one_row_a_change(engine: Engine) -> No
         _add,
         _leave,
         _leave,
-        _ask,
+        _ask_by_form,
         lambda session: suppress(session, ADA, Reason.OPERATOR, now=NOW, actor="operator:x", note="asked by phone"),
         lambda session: suppress(session, ADA, Reason.OPERATOR, now=NOW, actor="operator:x", note=None),
         _leave,
@@ -577,10 +585,12 @@ def test_asking_anew_for_somebody_who_left_does_not_let_an_operator_confirm_them
         person = find(session, ADA)
         assert person is not None
         leave(session, person, None, now=NOW, actor="subscriber")
-    _do(engine, _ask)
+    with transaction(engine) as session, pytest.raises(NotAllowed, match="left everything before; only their own"):
+        _ask(session)
+    _do(engine, _ask_by_form)
     with transaction(engine) as session, pytest.raises(NotAllowed, match="left everything before; only their own"):
         _add(session)
     with transaction(engine) as session:
-        token = confirmation_token(session, _ask(session), now=NOW, secret=SECRET)
+        token = confirmation_token(session, _ask_by_form(session), now=NOW, secret=SECRET)
         confirm(session, token, now=NOW, secret=SECRET)
     assert _state(engine) is State.CONFIRMED

@@ -24,6 +24,7 @@ from newsletter.newsroom import Newsroom
 from subscribers import (
     AddressError,
     ConsentEvent,
+    Origin,
     Reason,
     State,
     Subscriber,
@@ -32,6 +33,8 @@ from subscribers import (
     add_confirmed,
     ask,
     bulk,
+    confirm,
+    confirmation_token,
     ensure_list,
     erasure,
     find,
@@ -444,7 +447,8 @@ def _left(newsroom: Newsroom) -> None:
 def _asked_again(newsroom: Newsroom) -> None:
     _left(newsroom)
     with transaction(newsroom.engine) as session:
-        ask(session, parse("ada@example.org"), ensure_list(session, "daily", "daily", NOW), now=NOW, actor="t")
+        to = ensure_list(session, "daily", "daily", NOW)
+        ask(session, parse("ada@example.org"), to, now=NOW, actor="visitor", origin=Origin(Way.FORM))
 
 
 def _expired(newsroom: Newsroom) -> None:
@@ -853,21 +857,27 @@ def test_every_standing_has_an_end() -> None:
 # ------------------------------------------------------------------------------------------ said to all lists
 
 
-@pytest.mark.parametrize("no", ["complained", "left everything"])
+@pytest.mark.parametrize("no", ["complained", "complained, then left", "left everything"])
 def test_who_objected_to_all_is_imported_into_no_other_list(newsroom: Newsroom, no: str) -> None:
     bring(newsroom, "ada@example.org\nbob@example.org\n")
     ada = parse("ada@example.org")
     with transaction(newsroom.engine) as session:
-        if no == "complained":  # and an operator has lifted it since
+        if no != "left everything":  # and an operator has lifted it since
             suppress(session, ada, Reason.COMPLAINT, now=NOW, actor="test", note=None)
             unsuppress(session, ada, now=NOW, actor="test", note=None)
-        else:
-            subscriber = find(session, ada)
-            assert subscriber is not None
-            leave(session, subscriber, None, now=NOW, actor="subscriber")
+        subscriber = find(session, ada)
+        assert subscriber is not None
+        if no != "complained":
+            slugs = ["daily"] if no == "complained, then left" else None
+            leave(session, subscriber, slugs, now=NOW, actor="subscriber")
     done, told = bring(newsroom, "ada@example.org\nbob@example.org\n", to="weekly")
     assert (counts(done), [row[1] for row in told]) == ((1, 0, 0, 1), ["left"])
     assert (state_of(newsroom, "ada@example.org", "weekly"), state_of(newsroom, "bob@example.org", "weekly")) == (
         None,
         "confirmed",
     )
+    with transaction(newsroom.engine) as session:  # until they confirm something by a link of their own
+        to = ensure_list(session, "daily", "daily", NOW)
+        asked = ask(session, ada, to, now=NOW, actor="visitor", origin=Origin(Way.FORM))
+        confirm(session, confirmation_token(session, asked, now=NOW, secret=KEY), now=NOW, secret=KEY)
+    assert counts(bring(newsroom, "ada@example.org\n", to="weekly")[0]) == (1, 0, 0, 0)

@@ -16,7 +16,10 @@ from sqlalchemy.exc import OperationalError
 
 import subscribers
 from newsletter import people
+from newsletter.checkup import examine
+from newsletter.edition import EventKind
 from newsletter.errors import ConfigurationError
+from newsletter.models import EventRecord
 from newsletter.newsroom import Newsroom
 from newsletter.settings import Settings
 from newsletter.web.app import create_app
@@ -680,14 +683,108 @@ def test_with_another_erasure_key_nobody_is_added(site: Site, desk: Desk) -> Non
             people.add(newsroom, [("1", "bob@example.org")], "daily", evidence="a list", actor="test")
 
 
-@pytest.mark.parametrize("missing", SECRETS)
-def test_without_its_secrets_the_site_is_not_served(desk: Desk, missing: str) -> None:
-    environ = {name: value for name, value in SECRETS.items() if name != missing}
+OTHER_KEY = {**SECRETS, "NEWSLETTER_ERASURE_KEY": "a key that was made anew after the old one was lost"}
+
+
+@pytest.mark.parametrize("left", [OTHER_KEY, {"NEWSLETTER_SECRET": SECRETS["NEWSLETTER_SECRET"]}, {}])
+def test_whatever_key_was_lost_people_can_leave_and_read(
+    site: Site, desk: Desk, left: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    site.confirmed("erased@example.org")
+    digest(site)
+    links = [site.confirmed(f"{name}@example.org") for name in ("ada", "bob", "cyd")]
+    people.forget_address(site.newsroom, "erased@example.org", actor="test")
+    caplog.clear()
+    with Site(desk, environ=left, seen=site.seen) as bare:
+        assert [one.message for one in caplog.records if "NEWSLETTER_ERASURE_KEY: people were erased" in one.message]
+        for path in ("/health", "/", "/privacy", "/e/daily", "/e/daily/2026-11-23-0700", "/e/daily/feed.atom"):
+            assert bare.ask(path).status == 200, path
+        for link in links:
+            assert bare.ask(f"/u/{link}/daily").status == 200
+        assert bare.post(f"/u/{links[0]}/daily", {"List-Unsubscribe": "One-Click"}).status == 200
+        assert bare.choose(links[1], {"choice": "all"}).status == 200
+        assert bare.choose(links[2], {"choice": "pause", "days": "7"}).status == 200
+        standing = [state(bare, f"{name}@example.org") for name in ("ada", "bob", "cyd")]
+        assert standing == [State.UNSUBSCRIBED, State.UNSUBSCRIBED, State.CONFIRMED]
+        if left:  # the link to preferences, and leaving by it, take no erasure key
+            rights = bare.rights(links[2])
+            assert bare.ask(rights).status == 200
+            assert bare.post(rights, {"act": "data"}).status == 200
+            assert bare.post(rights, {"act": "save"}).status == 200
+            assert state(bare, "cyd@example.org") is State.UNSUBSCRIBED
+
+
+@pytest.mark.parametrize("left", [OTHER_KEY, {"NEWSLETTER_SECRET": SECRETS["NEWSLETTER_SECRET"]}])
+def test_without_the_key_nobody_is_mailed_who_may_have_been_erased(
+    site: Site, desk: Desk, left: dict[str, str]
+) -> None:
+    site.confirmed("erased@example.org")
+    people.forget_address(site.newsroom, "erased@example.org", actor="test")
+    link = site.confirmed("ada@example.org")
+    rights = site.rights(link)
+    site.post(rights, {"act": "address", "address": "erased@example.org"})
+    (moving,) = site.work()
+    site.join("asked@example.org")
+    (asked,) = site.work()
+    site.join("waits@example.org")  # and is not settled before the key is lost
+    with Site(desk, environ=left, seen=site.seen) as bare:
+        before = everything(desk)
+        refused = [
+            bare.ask("/join/daily"),
+            bare.ask("/join/daily/form"),
+            bare.post("/join/daily", {"address": "new@example.org", "ticket": "x", "list": "daily"}),
+            bare.ask(link_in(asked, "c")),
+            bare.post(link_in(asked, "c")),
+            bare.ask(link_in(moving, "a")),
+            bare.post(link_in(moving, "a")),
+            bare.post(rights, {"act": "address", "address": "other@example.org"}),
+            bare.post(rights, {"act": "erase", "sure": "1"}),
+        ]
+        assert [(one.status, one.heading) for one in refused] == [(503, "This is not possible at the moment")] * 9
+        assert all("script" not in one.text and "erased@" not in one.text for one in refused)
+        assert bare.work() == []
+        assert everything(desk) == before
+        assert people.stats(bare.newsroom).requests_waiting == 1
+        bare.post(f"/u/{link}/daily")
+        joining = bare.post(rights, {"act": "save", "list": "daily"})
+        assert (joining.status, state(bare, "ada@example.org")) == (503, State.UNSUBSCRIBED)
+    (mail,) = site.work()
+    assert mail["To"] == "waits@example.org", "with the key, what waited is taken up"
+    site.join("late@example.org")
+    with Site(desk, environ=left, seen=site.seen) as bare:
+        desk.clock.forward(timedelta(days=8))
+        bare.work()
+        assert people.stats(bare.newsroom).requests_waiting == 0, "and it does not wait for ever"
+
+
+def test_without_a_key_nobody_can_be_erased_and_all_else_goes_on_until_somebody_was(desk: Desk) -> None:
+    with Site(desk, environ={"NEWSLETTER_SECRET": SECRETS["NEWSLETTER_SECRET"]}) as site:
+        link = site.confirmed("ada@example.org")
+        assert site.post(site.rights(link), {"act": "erase", "sure": "1"}).status == 503
+        assert state(site, "ada@example.org") is State.CONFIRMED
+
+
+def test_the_pages_want_the_root_of_a_host(desk: Desk) -> None:
+    desk.configure(lambda text: text.replace('org"\npostal', 'org/mail"\npostal'))
     with (
-        Newsroom.open(Settings.load(desk.file, environ), desk.clock) as newsroom,
-        pytest.raises(ConfigurationError, match=missing),
+        Newsroom.open(Settings.load(desk.file, SECRETS), desk.clock) as newsroom,
+        pytest.raises(ConfigurationError, match="without a path"),
     ):
         create_app(newsroom, work=False)
+    said = {finding.what: finding.ok for finding in examine(newsroom)}
+    assert [ok for what, ok in said.items() if what.startswith("site.url has a path, /mail")] == [None]
+
+
+def test_who_joins_anew_by_their_preferences_is_not_erased_any_more(site: Site, desk: Desk) -> None:
+    site.confirmed("ada@example.org")
+    people.forget_address(site.newsroom, "ada@example.org", actor="test")
+    site.desk.clock.forward(timedelta(hours=2))
+    site.join("ada@example.org")
+    site.work()
+    person = people.show(site.newsroom, "ada@example.org").subscriber
+    assert person is not None
+    site.post(site.rights(person.link), {"act": "save", "list": "daily"})
+    assert (state(site, "ada@example.org"), everything(desk)["suppression"]) == (State.CONFIRMED, [])
 
 
 # ---------------------------------------------------------------------------------------------- the archive
@@ -791,19 +888,23 @@ def test_no_undoing_comes_after_a_complaint_or_an_operators_word(site: Site) -> 
     assert state(site, "bob@example.org") is State.UNSUBSCRIBED
 
 
-@pytest.mark.parametrize("no", ["complaint", "everything"])
+@pytest.mark.parametrize("no", ["complaint", "complaint, then this list", "everything"])
 def test_who_objected_joins_no_list_without_a_link(desk: Desk, no: str) -> None:
     desk.configure(lambda text: text + OTHER)
     with Site(desk) as site:
         people.change_list(site.newsroom, "weekly", opt_in=OptIn.SINGLE)
         link = site.confirmed("ada@example.org")
-        if no == "complaint":
+        if no.startswith("complaint"):
             bar(site, "ada@example.org", Reason.COMPLAINT)
             people.unsuppress(site.newsroom, "ada@example.org", actor="test", note=None)
-        else:
-            site.choose(link, {"choice": "all"})
-        added = people.add(site.newsroom, [("1", "ada@example.org")], "weekly", evidence="a file", actor="test")
-        assert added.new == 0
+        if no != "complaint":
+            site.choose(link, {"choice": "all" if no == "everything" else "this"})
+        for slug in ("daily", "weekly"):
+            for evidence in ("a file", None):
+                added = people.add(site.newsroom, [("1", "ada@example.org")], slug, evidence=evidence, actor="test")
+                assert (added.new, added.links, len(added.refused)) == (0, (), 1)
+            assert people.invite(site.newsroom, slug, limit=None, actor="test") == (0, 0)
+        assert site.work() == []
         desk.clock.forward(timedelta(hours=2))
         site.join("ada@example.org", "/join/weekly")
         (mail,) = site.work()
@@ -845,6 +946,31 @@ def test_forgetting_an_address_on_no_list_takes_its_rows_too(site: Site, desk: D
     assert all("lovelace" not in repr(kept[table]).casefold() for table in ("suppression", "request", "notice"))
 
 
+def test_forgetting_an_address_takes_what_others_and_the_provider_had_of_it(site: Site, desk: Desk) -> None:
+    link = site.confirmed("ada@example.org")
+    for known in (False, True):
+        rights = site.rights(link)
+        site.post(rights, {"act": "address", "address": "Lovelace@example.org"})
+        with transaction(site.newsroom.engine) as session:
+            session.add(
+                EventRecord(
+                    provider="sendgrid",
+                    event_id=f"e{known}",
+                    said="bounce",
+                    at=desk.clock(),
+                    received_at=desk.clock(),
+                    kind=EventKind.BOUNCED,
+                    address="LOVELACE@example.org",
+                )
+            )
+        if known:
+            desk.clock.forward(timedelta(hours=2))
+            site.join("lovelace@example.org")
+        people.forget_address(site.newsroom, "lovelace@example.org", actor="test")
+        assert "lovelace" not in repr(everything(desk)).casefold()
+        assert all("lovelace" not in str(mail["To"]).casefold() for mail in site.work())
+
+
 def test_nobody_is_kept_from_their_link_by_others_who_type_their_address(site: Site) -> None:
     link = site.confirmed("ada@example.org")
     for _ in range(20):
@@ -866,6 +992,18 @@ def test_a_stranger_is_mailed_a_few_confirmations_and_no_more(site: Site) -> Non
     mails = site.work()
     assert len([mail for mail in mails if mail["To"] == "ada@example.org"]) <= 4
     assert len(mails) <= 4 * 9, "nine a day to one mailbox, however it is tagged"
+
+
+def test_whoever_asks_for_one_list_too_often_still_joins_another(desk: Desk) -> None:
+    both = OTHER.replace('["weekly"]', '["daily", "weekly"]')
+    desk.configure(lambda text: text + both)
+    with Site(desk) as site:
+        told = []
+        for path in ["/join/daily"] * 4 + ["/join/week"] * 4:
+            site.join("ada@example.org", path)
+            told.append(len(site.work()))
+            desk.clock.forward(timedelta(hours=3))
+        assert told == [1, 1, 1, 0, 1, 1, 1, 0], "three for each list, and no more"
 
 
 def test_an_address_that_only_looks_like_another_takes_nobodys_place(site: Site) -> None:

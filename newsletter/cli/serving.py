@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -27,7 +28,10 @@ def serve(
     logging.basicConfig(level=logging.WARNING, format=_LOG)
     with opened(config) as newsroom:
         people.ensure_lists(newsroom)
-        _ = newsroom.provider  # its own mistakes are told before anybody waits for a page
+        try:
+            _ = newsroom.provider
+        except ConfigurationError as error:  # told before anybody waits for a mail; leaving needs no provider
+            logging.getLogger("newsletter").error("work.stopped: %s", error)  # noqa: TRY400 # a sentence for the operator
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             listener = socket.create_server((host, port), family=family, backlog=512)
@@ -68,7 +72,6 @@ def notices_work(
 ) -> None:
     """Do what `serve` has done beside its pages, again and again, until Ctrl-C or SIGTERM."""
     import signal
-    import sys
     import threading
 
     from newsletter.work import Work
@@ -79,7 +82,10 @@ def notices_work(
         signal.signal(number, lambda *_: over.set())
 
     def outlive_nobody() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin: a thread that waits in it holds its lock, and Python aborts at its end over that.
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
         over.set()
 
     if with_parent:
@@ -91,15 +97,20 @@ def notices_work(
 @app.command("send")
 def notices_send(config: Config = DEFAULT) -> None:
     """Settle the requests that came in and send the notices that are due, once. `serve` does so by itself."""
-    from newsletter import roster
+    import sys
+
+    from newsletter import people, roster
     from newsletter.notices import Sender, settle_requests
     from newsletter.work import purge_all
 
     with opened(config) as newsroom:
-        settled = settle_requests(newsroom.engine, newsroom.settings, newsroom.clock)
-        came_to = Sender(newsroom.engine, newsroom.settings, newsroom.provider, newsroom.clock).run()
-        purged = purge_all(newsroom)
-    print(f"{roster.many(settled, 'request')} settled")
-    print_lines(roster.notices_sent_lines(came_to))
-    if purged:
-        print(f"{roster.many(purged, 'row')} had had their time, and are gone")
+        if not people.knows_erased(newsroom):
+            print("newsletter: requests to join wait for the erasure key: see newsletter doctor", file=sys.stderr)
+        try:
+            settled = settle_requests(newsroom.engine, newsroom.settings, newsroom.clock)
+            print(f"{roster.many(settled, 'request')} settled")
+            came_to = Sender(newsroom.engine, newsroom.settings, newsroom.provider, newsroom.clock).run()
+            print_lines(roster.notices_sent_lines(came_to))
+        finally:  # what has had its time goes, whatever becomes of the sending
+            if purged := purge_all(newsroom):
+                print(f"{roster.many(purged, 'row')} had had their time, and are gone")

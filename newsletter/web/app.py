@@ -20,13 +20,14 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from newsletter import people
 from newsletter.errors import ConfigurationError
 from newsletter.newsroom import Newsroom
 from newsletter.web.forms import TooLarge
 from newsletter.web.public import router
 from newsletter.web.rendering import STYLE, Pages
 from newsletter.work import Beside
-from subscribers import NotAllowed, SpentError, TokenError, UnknownList, judge_erasures, reading
+from subscribers import ErasureKeyError, NotAllowed, SpentError, TokenError, UnknownList
 
 _log = logging.getLogger("newsletter.web")
 _YEAR = 31_536_000  # seconds
@@ -36,14 +37,14 @@ _LAST_WORDS = 10  # seconds that requests under way have at the end; ours take m
 def create_app(newsroom: Newsroom, *, work: bool = True) -> FastAPI:
     """The application over an open Newsroom; with `work`, it sends notices and keeps house beside serving pages.
 
-    Raises ConfigurationError where a secret that its links need is missing.
+    Raises ConfigurationError where the pages cannot stand at the root of `site.url`. A secret that is missing stops no
+    leaving: it is told in the log, and the pages that need it answer with status 503.
     """
     settings = newsroom.settings
-    settings.need_secret()
     if urlsplit(settings.site.url).path:
         raise ConfigurationError("site.url: expected an address without a path, since the pages stand at its root")
-    with reading(newsroom.engine) as session:
-        judge_erasures(session, settings.need_erasure_secret())
+    for fault in people.secret_faults(newsroom):
+        _log.error("web.secret: %s", fault.what)
     pages = Pages(newsroom.settings)
 
     @asynccontextmanager
@@ -152,7 +153,13 @@ def _tell(app: FastAPI, pages: Pages) -> None:
         made.headers["Retry-After"] = "30"
         return made
 
+    def closed(request: Request, error: Exception) -> Response:
+        _log.warning("web.closed: %s: %s", _route(request), error)
+        return page(request, 503, "closed")
+
     app.add_exception_handler(TokenError, bad_link)
+    app.add_exception_handler(ErasureKeyError, closed)
+    app.add_exception_handler(ConfigurationError, closed)  # a secret that is missing
     app.add_exception_handler(NotAllowed, lambda request, _: page(request, 409, "refused"))
     app.add_exception_handler(UnknownList, lambda request, _: page(request, 404, "missing"))
     app.add_exception_handler(TooLarge, lambda request, _: page(request, 413, "bad"))

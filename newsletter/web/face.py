@@ -71,6 +71,10 @@ class Face:
         zone = subscriber.zone or next(iter(self._settings.newsletters.values())).zone
         return languages.date_in(instant, language, zone)
 
+    def _need_erasures_known(self, session: Session) -> None:
+        """Raise ErasureKeyError where nobody can tell who was erased: then nobody new is mailed."""
+        subscribers.judge_erasures(session, self._settings.erasure_secret)
+
     def _ticket(self, form: str) -> str:
         return ticket(form, self._now(), self._secret)
 

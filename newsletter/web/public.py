@@ -26,6 +26,7 @@ from newsletter.web.rights import Rights
 from subscribers import (
     Asked,
     Done,
+    ErasureKeyError,
     MailingList,
     NotAllowed,
     Origin,
@@ -91,6 +92,11 @@ class _Offer:
 class Public(Face):
     """The pages, each a method: GET by its name, POST as `post_` and its name."""
 
+    def __init__(self, newsroom: Newsroom, pages: Pages) -> None:
+        super().__init__(newsroom, pages)
+        # Asked once: the page that takes an address reads nothing of people. What was asked for meanwhile is held.
+        self._knows_erased = people.knows_erased(newsroom)
+
     # -------------------------------------------------------------------------------------- joining
 
     def index(self, request: Request) -> Response:
@@ -105,6 +111,8 @@ class Public(Face):
         return self._pages.page(request, "index", self._pages.language(request), index=True, newsletters=shown)
 
     def _offer(self, name: str) -> _Offer:
+        if not self._knows_erased:
+            raise ErasureKeyError(missing=self._settings.erasure_secret is None)
         newsletter = self._settings.newsletters.get(name)
         with reading(self._newsroom.engine) as session:
             found = [to for to in subscribers.lists(session, newsletter.lists if newsletter else [name]) if to.public]
@@ -191,8 +199,9 @@ class Public(Face):
             found = subscribers.requested(session, token, now=self._now(), secret=self._secret)
             subscriber = session.get_one(Subscriber, found[0].subscriber_id)
             lists, name = _lists_of(session, found), self._newsletter_of(session, found)
-        if all(one.state is State.CONFIRMED for one in found):
-            return self._confirmed(request, subscriber, lists, name)
+            if all(one.state is State.CONFIRMED for one in found):
+                return self._confirmed(request, subscriber, lists, name)
+            self._need_erasures_known(session)
         return self._pages.page(
             request,
             "confirm",
@@ -317,7 +326,8 @@ class Public(Face):
             what=what if done.changed or what in {"this", "all"} else "nothing",
             name=title,
             until=self._day(until, language, subscriber) if until else None,
-            undo=subscribers.undo_token(done, now=now, secret=self._secret),
+            # Leaving takes no secret; only without one there is no taking it back.
+            undo=subscribers.undo_token(done, now=now, secret=self._secret) if self._settings.secret else None,
             action=f"/u/{link}/{name}?{_PAGE}",
             rejoin_url=self._rejoin_url(name),
         )

@@ -190,7 +190,14 @@ class Rights(Face):
                 now=now,
                 origin=origin,
             )
-            joined = subscribers.choose_lists(session, subscriber, texts(form, "list"), now=now, origin=origin)
+            joined = subscribers.choose_lists(
+                session,
+                subscriber,
+                texts(form, "list"),
+                now=now,
+                origin=origin,
+                erasure_secret=self._settings.erasure_secret,
+            )
             self._mail(session, list(subscribers.welcomes(session, joined, subscriber.language)))
         return self._preferences_page(request, token, saved=True)
 
@@ -208,7 +215,14 @@ class Rights(Face):
                 session, asked, origin, self._limits, now=self._now(), by=subscriber.id, settled=True
             )
             if taken is Taken.TAKEN:
-                mail = subscribers.ask_to_change(session, subscriber, mailbox, now=self._now(), language=language)
+                mail = subscribers.ask_to_change(
+                    session,
+                    subscriber,
+                    mailbox,
+                    now=self._now(),
+                    language=language,
+                    erasure_secret=self._settings.erasure_secret,
+                )
                 self._mail(session, [mail] if mail else [])
         if taken is Taken.TOO_MANY:
             return self._too_many(request)
@@ -243,6 +257,7 @@ class Rights(Face):
         """A new address, and the button that makes it theirs."""
         with reading(self._newsroom.engine) as session:
             change = subscribers.by_change_token(session, token, now=self._now(), secret=self._secret)
+            self._need_erasures_known(session)
             subscriber = session.get_one(Subscriber, change.subscriber_id)
         language = self._language(request, subscriber)
         return self._pages.page(request, "change", language, action=f"/a/{token}", masked=masked(change.address))
