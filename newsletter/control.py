@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlmodel import Session, col
 
 from newsletter import store
@@ -96,8 +96,7 @@ def recalled(session: Session, batches: Sequence[int]) -> int:
             continue
         batch.state, batch.note = BatchState.CANCELLED, "called back before the provider sent it"
         session.flush()
-        open_rows = select(col(Delivery.id)).where(members(batch), col(Delivery.outcome).is_(None))
-        total += len(session.execute(open_rows).all())
+        total += _count_open(session, batch)
     return total
 
 
@@ -117,7 +116,7 @@ def retry(session: Session, record: EditionRecord, *, refused: bool, actor: str,
         for batch_id, rows in _own(session, record, Outcome.REFUSED).items():
             make_child(session, batch_id, rows, due_at=now, tries=0, note=None)
             retried += len(rows)
-        _promise_anew(session, record, now)
+        promise_anew(session, record, now)
     store.act(session, "retry", now=now, actor=actor, edition_id=record.id, note=f"{retried:,} copies")
     return retried
 
@@ -149,32 +148,46 @@ def resolve(
             continue
         rows = own.get(batch.id, [])
         whole = batch.state is BatchState.UNKNOWN
-        open_rows = select(col(Delivery.id)).where(members(batch), col(Delivery.outcome).is_(None))
-        total += len(rows) + (len(session.execute(open_rows).all()) if whole else 0)
+        total += len(rows) + (_count_open(session, batch) if whole else 0)
         if verdict is Verdict.DROP:
             batch.given_up_at = now
-            continue
-        if verdict is Verdict.ACCEPTED:
-            if rows:
-                settled = update(Delivery).where(members(batch), col(Delivery.outcome) == Outcome.UNKNOWN)
-                session.execute(settled.values(outcome=Outcome.ACCEPTED, reason=None))
-            if whole:
-                batch.state, batch.done_at, batch.note = BatchState.DONE, now, f"said to be accepted by {actor}"[:500]
-            continue
-        if rows:
-            make_child(session, batch.id, rows, due_at=now, tries=0, note=None)
-        if whole:
-            batch.state, batch.due_at, batch.promised_at = BatchState.PENDING, now, now
-            batch.given_up_at = batch.owner = batch.lease_until = None
-            batch.note = f"sent again on the word of {actor}"[:500]
-        session.flush()
-        open_again(session, batch.edition_id)
+        elif verdict is Verdict.ACCEPTED:
+            accept(session, batch, now=now, note=f"said to be accepted by {actor}")
+        else:
+            _resend(session, batch, rows, now=now, note=f"sent again on the word of {actor}")
     if total and verdict is Verdict.RESEND:
-        _promise_anew(session, record, now)
+        promise_anew(session, record, now)
     if total:
         note = f"{verdict}: {total:,} copies"
         store.act(session, "resolve", now=now, actor=actor, edition_id=record.id, note=note)
     return total
+
+
+def accept(session: Session, batch: Batch, *, now: datetime, note: str) -> None:
+    """Unknown -> done: the call turns out to have been taken, and so do single copies of it that were unknown."""
+    settled = update(Delivery).where(members(batch), col(Delivery.outcome) == Outcome.UNKNOWN)
+    session.execute(settled.values(outcome=Outcome.ACCEPTED, reason=None).execution_options(synchronize_session=False))
+    if batch.state is BatchState.UNKNOWN:
+        batch.state, batch.done_at, batch.note = BatchState.DONE, now, note[:500]
+        session.flush()
+
+
+def _resend(session: Session, batch: Batch, rows: Sequence[int], *, now: datetime, note: str) -> None:
+    """Unknown -> pending: whoever is unknown of a call is handed over again."""
+    assert batch.id is not None
+    if rows:
+        make_child(session, batch.id, rows, due_at=now, tries=0, note=None)
+    if batch.state is BatchState.UNKNOWN:
+        batch.state, batch.due_at, batch.promised_at = BatchState.PENDING, now, now
+        batch.given_up_at = batch.owner = batch.lease_until = None
+        batch.note = note[:500]
+    session.flush()
+    open_again(session, batch.edition_id)
+
+
+def _count_open(session: Session, batch: Batch) -> int:
+    counted = select(func.count()).select_from(Delivery).where(members(batch), col(Delivery.outcome).is_(None))
+    return int(session.execute(counted).scalar_one())
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +250,8 @@ def _unknown_batches(session: Session, record: EditionRecord, others: Sequence[i
     )
 
 
-def _promise_anew(session: Session, record: EditionRecord, now: datetime) -> None:
-    """A person has just said that it goes out: what is pending is not stale."""
+def promise_anew(session: Session, record: EditionRecord, now: datetime) -> None:
+    """Put on record that a person has just said it goes out: what is due is not stale."""
     session.execute(
         update(Batch)
         .where(col(Batch.edition_id) == record.id, col(Batch.state) == BatchState.PENDING, col(Batch.due_at) <= now)

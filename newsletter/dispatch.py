@@ -20,9 +20,9 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from newsletter import control, ledger, pace, store
-from newsletter.edition import AttemptId, Message, Receipt, Recipient
+from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Recipient
 from newsletter.errors import DispatchError
-from newsletter.models import BatchState, EditionRecord, EditionState, MessageRecord, Outcome, Pace
+from newsletter.models import Batch, BatchState, EditionRecord, EditionState, MessageRecord, Outcome, Pace
 from newsletter.names import Names
 from newsletter.pace import Limits
 from newsletter.processes import is_gone, this_process
@@ -102,6 +102,11 @@ class _Run:
     changed: threading.Condition = field(default_factory=threading.Condition)
     turns: int = 0  # counts what was put on record, so that a waiting thread misses nothing
 
+    def fail(self, fault: BaseException) -> None:
+        """Note the first fault of a thread: the others end after what they are doing."""
+        with self.lock:
+            self.fault = self.fault or fault
+
     def turn(self) -> None:
         """Wake the threads that wait: something was put on record."""
         with self.changed:
@@ -171,7 +176,8 @@ class Dispatcher:
                 turns = run.turns
                 step = self._step(run, answered)
                 if answered is not None and answered.fault is not None:
-                    raise answered.fault
+                    run.fail(answered.fault)
+                    return
                 answered = None
                 if step is None:
                     return
@@ -180,8 +186,7 @@ class Dispatcher:
                 else:
                     answered = self._call(run, step)
         except BaseException as fault:  # noqa: BLE001 # the thread that waits for all of them raises it
-            with run.lock:
-                run.fault = run.fault or fault
+            run.fail(fault)
         finally:
             run.turn()
 
@@ -232,26 +237,21 @@ class Dispatcher:
     def _next(self, session: Session, run: _Run, rate: Pace, now: datetime) -> _Claim | _Wait | None:
         """What to do next: claim, wait, or nothing more."""
         record = session.get_one(EditionRecord, run.edition_id, populate_existing=True)
-        if self.stop.is_set() or run.fault is not None:
-            return None
-        if record.state is not EditionState.DISPATCHING or store.instance(session).halted_at is not None:
+        stopped = self.stop.is_set() or run.fault is not None or store.instance(session).halted_at is not None
+        if stopped or record.state is not EditionState.DISPATCHING:
             return None
         self._release_lapsed(session, run.edition_id, now)
         if self._pause_if_stale(session, record, now):
             return None
-        leave = pace.leave(session, rate, self.limits, ledger.count_held(session), now)
-        if leave.room is not None and leave.room <= 0:
-            if ledger.close_if_done(session, run.edition_id, now):
-                return None
-            until = leave.until or now + _TURN
-            return _Wait(max(_SOONEST, min(_LOOK_AGAIN, until - now).total_seconds()))
-        claim = self._claim(session, run, record, rate, leave, now)
-        if claim is not None:
-            return claim
-        control.follow(session, record, self.order, now)
+        leave = self._leave(session, rate, now)
+        if leave.room != 0:
+            claim = self._claim(session, run, record, rate, now)
+            if claim is not None:
+                return claim
+            control.follow(session, record, self.order, now)
         if ledger.close_if_done(session, run.edition_id, now):
             return None
-        due = ledger.next_due(session, run.edition_id)
+        due = (leave.until or now + _TURN) if leave.room == 0 else ledger.next_due(session, run.edition_id)
         span = min(_LOOK_AGAIN, due - now) if due is not None else _LOOK_AGAIN
         return _Wait(max(_SOONEST, span.total_seconds()))
 
@@ -278,68 +278,52 @@ class Dispatcher:
 
     # -------------------------------------------------------------------------------------- claiming
 
-    def _claim(
-        self, session: Session, run: _Run, record: EditionRecord, rate: Pace, leave: pace.Leave, now: datetime
-    ) -> _Claim | None:
-        """Claim the next due batch, and write what stands against mailing some of it now. None where none is due.
-
-        Whom a limit leaves no room for now is put into a batch of their own, due when it does.
-        """
-        attempt = self.new_attempt()
+    def _claim(self, session: Session, run: _Run, record: EditionRecord, rate: Pace, now: datetime) -> _Claim | None:
+        """Claim the next due batch that somebody is left in to call for now. None where none is due."""
+        leave = self._leave(session, rate, now)
+        attempt, lease_until = self.new_attempt(), now + self.lease
         while True:
-            found = ledger.claim(
-                session, record, owner=self.owner, lease_until=now + self.lease, attempt=attempt, now=now
-            )
+            found = ledger.claim(session, record, owner=self.owner, lease_until=lease_until, attempt=attempt, now=now)
             if found is None:
                 return None
             batch, people = found
-            against: dict[int, tuple[Outcome, str | None]] = {}
-            mailed: list[ledger.Standing] = []
-            for one in people:
-                if one.exclusion is not None:
-                    outcome = Outcome.SUPPRESSED if one.exclusion == SUPPRESSED else Outcome.SKIPPED
-                    against[one.row] = (outcome, one.exclusion)
-                elif not allowed(one.address, self.only_to):
-                    against[one.row] = (Outcome.SKIPPED, "only_to")
-                else:
-                    mailed.append(one)
-            if against:
-                ledger.write_outcomes(session, against)
-            now_mailed, later = self._within_limits(session, mailed, leave, now)
-            assert batch.id is not None
-            names = run.names.of(record.tag, [one.subscriber_id for one in now_mailed])
-            claimed = ledger.Claimed(
-                run.edition_id,
-                batch.id,
-                batch.number,
-                batch.epoch,
-                batch.tries,
-                batch.message_id,
-                batch.due_at,
-                attempt,
-                tuple(
-                    Recipient(name, one.address, one.name, one.link)
-                    for name, one in zip(names, now_mailed, strict=True)
-                ),
-                dict(zip(names, [one.row for one in now_mailed], strict=True)),
-            )
+            mailed, later = self._within_limits(session, self._mailable(session, people), leave, now)
+            claimed = _claimed(batch, run.names.of(record.tag, [one.subscriber_id for one in mailed]), mailed, attempt)
             for until, why, rows in later:
-                if now_mailed or len(later) > 1:
-                    ledger.make_child(session, batch.id, rows, due_at=until, tries=batch.tries, note=why)
+                if mailed or len(later) > 1:
+                    tries = batch.tries
+                    ledger.make_child(session, claimed.batch_id, rows, due_at=until, tries=tries, note=why)
                 else:
                     ledger.put_off(session, claimed, due_at=until, note=why)
-            if now_mailed:
-                pace.spend(session, rate, self.limits, (one.address for one in now_mailed), now)
+            if mailed:
+                pace.spend(session, rate, self.limits, (one.address for one in mailed), now)
                 return _Claim(claimed, now)
             if len(later) != 1:  # nobody is left in it
                 ledger.finish(session, claimed, BatchState.DONE, note=None, now=now)
 
+    def _leave(self, session: Session, rate: Pace, now: datetime) -> pace.Leave:
+        return pace.leave(session, rate, self.limits, ledger.count_held(session), now)
+
+    def _mailable(self, session: Session, people: Sequence[ledger.Standing]) -> list[ledger.Standing]:
+        """Whoever of a batch may be mailed now; what stands against the others is written as their outcome."""
+        against: dict[int, tuple[Outcome, str | None]] = {}
+        for one in people:
+            if one.exclusion is not None:
+                outcome = Outcome.SUPPRESSED if one.exclusion == SUPPRESSED else Outcome.SKIPPED
+                against[one.row] = (outcome, one.exclusion)
+            elif not allowed(one.address, self.only_to):
+                against[one.row] = (Outcome.SKIPPED, "only_to")
+        if not against:
+            return list(people)
+        ledger.write_outcomes(session, against)
+        return [one for one in people if one.row not in against]
+
     def _within_limits(
-        self, session: Session, people: Sequence[ledger.Standing], leave: pace.Leave, now: datetime
+        self, session: Session, people: list[ledger.Standing], leave: pace.Leave, now: datetime
     ) -> tuple[list[ledger.Standing], list[tuple[datetime, str, list[int]]]]:
         """Who may be called for now, and the rows of those who may not: when they may, and why."""
         later: dict[tuple[datetime, str], list[int]] = {}
-        if self.limits.domains:
+        if self.limits.domains and people:
             leaves = pace.domain_leaves(session, self.provider.name, self.limits, now)
             room = {domain: one.room or 0 for domain, one in leaves.items()}
             kept = []
@@ -358,7 +342,7 @@ class Dispatcher:
             rows = [person.row for person in people[leave.room :]]
             later.setdefault((now + pace.A_MINUTE, leave.why or "a limit"), []).extend(rows)
             people = people[: leave.room]
-        return list(people), [(until, why, rows) for (until, why), rows in later.items()]
+        return people, [(until, why, rows) for (until, why), rows in later.items()]
 
     # -------------------------------------------------------------------------------------- calling
 
@@ -487,6 +471,24 @@ class Dispatcher:
                     note=note,
                     origin=BY_PROVIDER,
                 )
+
+
+def _claimed(
+    batch: Batch, names: Sequence[DeliveryId], people: Sequence[ledger.Standing], attempt: AttemptId
+) -> ledger.Claimed:
+    assert batch.id is not None
+    return ledger.Claimed(
+        batch.edition_id,
+        batch.id,
+        batch.number,
+        batch.epoch,
+        batch.tries,
+        batch.message_id,
+        batch.due_at,
+        attempt,
+        tuple([Recipient(name, one.address, one.name, one.link) for name, one in zip(names, people, strict=True)]),
+        dict(zip(names, [one.row for one in people], strict=True)),
+    )
 
 
 def _join(thread: threading.Thread) -> None:

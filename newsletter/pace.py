@@ -80,6 +80,11 @@ def pace_of(session: Session, provider: str, limits: Limits) -> Pace:
     return row
 
 
+def stored(session: Session, provider: str) -> Pace | None:
+    """A provider's row as it stands. None: it was never called."""
+    return session.get(Pace, provider)
+
+
 def leave(session: Session, pace: Pace, limits: Limits, held: int, now: datetime) -> Leave:
     """Whether the provider may be called now, where `held` batches are in somebody's hands already."""
     for until, why in ((pace.not_before, pace.note), (pace.free_at, None)):

@@ -17,6 +17,8 @@ from newsletter.compile import CLIP_BYTES
 from newsletter.drafting import Draft
 from newsletter.models import EditionRecord, EditionState
 from newsletter.newsroom import EditionAccount, Sent, SourceAccount
+from newsletter.operating import PaceAccount
+from newsletter.pace import Limits
 from newsletter.rehearsal import Rehearsed
 from newsletter.settings import Folder
 from newsletter.store import OnRecord
@@ -268,7 +270,14 @@ def tally_line(tally: Tally) -> str:
 
 def tally_json(tally: Tally) -> dict[str, Any]:
     """The conservation sum, and whether it holds."""
-    return {"candidates": tally.candidates, **_parts(tally), "holds": tally.holds, "reasons": dict(tally.reasons)}
+    return {
+        "candidates": tally.candidates,
+        **_parts(tally),
+        "given_up": tally.given_up,
+        "holds": tally.holds,
+        "reasons": dict(tally.reasons),
+        "fates": dict(tally.fates),
+    }
 
 
 def _parts(tally: Tally) -> dict[str, int]:
@@ -316,6 +325,11 @@ def edition_lines(account: EditionAccount) -> Iterator[str]:
     if tally:
         yield f"  {tally_line(tally)}"
         yield from (f"      {count:,} {reason}" for reason, count in sorted(tally.reasons.items()))
+    if account.speed:
+        over = f"{account.speed.over_at:%H:%M:%S} UTC"
+        yield f"  {account.speed.per_second:,.0f} recipients a second over the last minutes; over at about {over}"
+    for act in account.acts:
+        yield f"  {act.at:%Y-%m-%d %H:%M:%S} UTC  {act.act} by {act.actor}" + (f": {act.note}" if act.note else "")
     for batch in account.waiting:
         yield f"  waiting: {batch.size:,}, due {batch.due_at:%Y-%m-%d %H:%M:%S} UTC: {batch.note}"
     yield from (f"  refused: {one.address}: {one.reason or 'no reason given'}" for one in account.refused)
@@ -323,7 +337,8 @@ def edition_lines(account: EditionAccount) -> Iterator[str]:
     for one in account.unknown:
         reasons.setdefault((one.reason, one.attempt), []).append(one)
     for (reason, attempt), people in reasons.items():
-        yield f"  unknown: {len(people):,}, {reason or 'no answer came'} (attempt_id {attempt or 'none'})"
+        left = ", given up" if people[0].given_up else ""
+        yield f"  unknown: {len(people):,}{left}, {reason or 'no answer came'} (attempt_id {attempt or 'none'})"
         yield from (f"      {one.address} (delivery_id {one.delivery})" for one in people)
 
 
@@ -336,11 +351,17 @@ def account_json(account: EditionAccount) -> dict[str, Any]:
             "reason": one.reason,
             "delivery_id": one.delivery,
             "attempt_id": one.attempt,
+            "given_up": one.given_up,
         }
 
     return {
         **edition_json(account.record, account.tally),
         "briefs": account.headlines,
+        "recipients_per_second": account.speed.per_second if account.speed else None,
+        "over_at": account.speed.over_at.isoformat() if account.speed else None,
+        "acts": [
+            {"at": act.at.isoformat(), "actor": act.actor, "act": act.act, "note": act.note} for act in account.acts
+        ],
         "waiting": [
             {"people": batch.size, "due_at": batch.due_at.isoformat(), "note": batch.note} for batch in account.waiting
         ],
@@ -439,6 +460,16 @@ def _accepted_line(sent: Sent, tally: Tally, provider: str) -> str:
     return f"Accepted   nothing sent now: {said}, and nobody gets it twice"
 
 
+def resumed_lines(sent: Sent, provider: str) -> Iterator[str]:
+    """What an edition came to that was let go on."""
+    record, tally, before = sent.record, sent.tally, sent.before
+    yield f"{record.newsletter}, slot {record.slot} {record.zone}: {record.state}"
+    if tally is not None:
+        new = tally.accepted - (before.accepted if before else 0)
+        yield f"Accepted   {new:,} now by {provider}"
+        yield f"Ledger     {tally_line(tally)}"
+
+
 def stopped_line(sent: Sent) -> str | None:
     """Why an edition is not finished, and what to do; None where it is."""
     record, tally = sent.record, sent.tally
@@ -448,6 +479,8 @@ def stopped_line(sent: Sent) -> str | None:
         return f"HALTED     {tally.waiting:,} still wait; newsletter unhalt, then run this again"
     if record.state is EditionState.PAUSED:
         mend = "" if "--yes" in (record.reason or "") else "; mend it, then run this again"
+        if record.paused_by is not None:
+            mend = f"; newsletter editions resume {record.newsletter} {record.slot} lets it go on"
         return f"PAUSED     {tally.waiting:,} wait. {record.reason}{mend}"
     return f"STOPPED    {tally.waiting:,} still wait; run this again to go on"
 
@@ -484,6 +517,24 @@ def sent_json(sent: Sent) -> dict[str, Any]:
         made["faults"] = [str(fault) for one in sent.draft.collected for fault in one.faults]
         made["remarks"] = list(sent.draft.compiled.remarks) if sent.draft.compiled else []
     return made
+
+
+def pace_lines(account: PaceAccount, limits: Limits) -> Iterator[str]:
+    """How fast a provider may be called, and what was handed to it."""
+    yield f"{account.provider}: {account.calls} of {limits.calls} calls at once"
+    if account.failures:
+        yield f"  {account.failures} calls in a row failed; one at a time until it answers"
+    if account.not_before:
+        yield f"  left alone until {account.not_before}: {account.note or 'it asked for rest'}"
+    if limits.per_second:
+        yield f"  {limits.per_second:,} recipients a second at most"
+    if limits.per_hour:
+        yield f"  {account.last_hour:,} of {limits.per_hour:,} recipients within the last hour"
+    if limits.per_day or limits.warm_up:
+        of = f" of {limits.per_day:,}" if limits.per_day else ""
+        yield f"  {account.last_day:,}{of} recipients within the last day"
+    for domain, count in account.domains.items():
+        yield f"  {domain}: {count:,} of {limits.domains[domain]:,} within the last hour"
 
 
 # ------------------------------------------------------------------------------------------ people

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
 from sqlmodel import col
 
-from newsletter import ledger, store, tally
+from newsletter import store, tally
 from newsletter.dispatch import Dispatcher
 from newsletter.edition import DeliveryId, Recipient
-from newsletter.errors import ConfigurationError, EditionError, WebhookRejected
+from newsletter.errors import ConfigurationError, WebhookRejected
 from newsletter.models import Batch, EditionState, EventRecord, Outcome
 from newsletter.newsroom import Newsroom, Sent
 from newsletter.rehearsal import rehearse

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from newsletter.cli._shell import DEFAULT, AsJson, Config, opened, print_json
+from newsletter.cli._shell import DEFAULT, AsJson, Config, opened, print_json, print_lines
 from newsletter.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What the provider tells after it took a mail.")
@@ -26,6 +26,22 @@ def events(config: Config = DEFAULT, as_json: AsJson = False) -> None:
         print(f"{name}  {kind:<10}  {count:,}")
     if not counts:
         print("no events on record")
+
+
+@app.command("pace")
+def pace(config: Config = DEFAULT, as_json: AsJson = False) -> None:
+    """Show how fast the provider may be called now, and why not faster."""
+    from dataclasses import asdict
+
+    from newsletter import operating, report
+
+    with opened(config) as newsroom:
+        account = operating.pace_account(newsroom)
+        limits = newsroom.limits
+    if as_json:
+        print_json(asdict(account))
+    else:
+        print_lines(report.pace_lines(account, limits))
 
 
 @app.command("receive")

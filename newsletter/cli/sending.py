@@ -1,6 +1,8 @@
 """From a look at the next edition to its dispatch, and the brake."""
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +112,13 @@ def send(
                     preview=out,
                 )
             )
+    finish(sent)
+
+
+def finish(sent: "Sent") -> None:
+    """Say on the error output what a person must look into, and exit with 1 where there is anything."""
+    from newsletter import report
+
     stopped = report.stopped_line(sent)
     # A skipped edition is no failure; one whose source could not be read is.
     unread = [str(one.error) for one in sent.draft.collected if one.error] if sent.draft and not sent.tally else []
@@ -131,29 +140,51 @@ def _refuse_odd_combinations(*, test: bool, dry_run: bool, sandbox: bool, yes: b
 
 def _send(newsroom: "Newsroom", name: str, slot: str | None, *, yes: bool, quiet: bool) -> "Sent":
     """Send, asking on a terminal where a yes is needed, and with a progress bar where it is long."""
-    with _progress(quiet=quiet) as report:
+    with stoppable() as stop, progress(quiet=quiet) as report:
         try:
-            return newsroom.send(name, slot, consent=yes, actor=actor(), report=report)
+            return newsroom.send(name, slot, consent=yes, actor=actor(), report=report, stop=stop)
         except EditionError as error:
             if not error.consent or quiet or not (sys.stdin.isatty() and sys.stdout.isatty()):
                 raise
             question = str(error).partition("; --yes")[0]
     if not typer.confirm(f"{question}. Send it all the same?"):
         raise typer.Exit(MISTAKE)
-    with _progress(quiet=quiet) as report:
-        return newsroom.send(name, slot, consent=True, actor=actor(), report=report)
+    with stoppable() as stop, progress(quiet=quiet) as report:
+        return newsroom.send(name, slot, consent=True, actor=actor(), report=report, stop=stop)
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Any]:
+def stoppable() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set: the calls that are out are finished and put on record, and that is all.
+
+    A second Ctrl-C ends at once; what was out then is unknown, and listed.
+    """
+    stop = threading.Event()
+
+    def heed(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("newsletter: stopping after the calls that are out; once more ends at once", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, heed) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Any]:
     """Reports progress: a bar on a terminal; and a line for each cause of waiting, so that none is silent."""
     told: set[str] = set()
 
-    def waiting(progress: "Progress") -> None:
-        what = (progress.note or "").partition("; next try")[0]
-        if progress.note and what not in told:
+    def waiting(done: "Progress") -> None:
+        what = (done.note or "").partition("; next try")[0]
+        if done.note and what not in told:
             told.add(what)
-            print(f"newsletter: {progress.note}", file=sys.stderr, flush=True)
+            print(f"newsletter: {done.note}", file=sys.stderr, flush=True)
 
     if quiet or not sys.stdout.isatty():
         yield waiting
@@ -165,9 +196,9 @@ def _progress(*, quiet: bool) -> Iterator[Any]:
     with Bar(*columns, transient=True, disable=False) as bar:
         task = bar.add_task("", total=None, visible=False)
 
-        def report(progress: "Progress") -> None:
-            waiting(progress)
-            bar.update(task, total=progress.total, completed=progress.done, visible=progress.total >= _MANY)
+        def report(done: "Progress") -> None:
+            waiting(done)
+            bar.update(task, total=done.total, completed=done.done, visible=done.total >= _MANY)
 
         yield report
 
@@ -192,8 +223,8 @@ def _rehearse(newsroom: "Newsroom", name: str, slot: str | None, *, as_json: boo
     from newsletter import report
     from newsletter.rehearsal import rehearse
 
-    with _progress(quiet=as_json) as progress:
-        rehearsed = rehearse(newsroom, name, slot, report=progress)
+    with progress(quiet=as_json) as told:
+        rehearsed = rehearse(newsroom, name, slot, report=told)
     if as_json:
         print_json(report.rehearsed_json(rehearsed))
     else:

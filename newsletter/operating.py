@@ -1,0 +1,159 @@
+"""What an operator does with an edition that is under way: the verbs of control.py, with a Newsroom.
+
+Each gives the edition as it stands afterwards. What is said to a provider is said outside any transaction.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from newsletter import control, folding, pace, store, tally
+from newsletter.control import Verdict
+from newsletter.dispatch import Progress
+from newsletter.errors import DispatchError, EditionError
+from newsletter.models import EditionRecord, EditionState
+from newsletter.newsroom import Newsroom, Sent
+from newsletter.providers import recalling
+from newsletter.schedule import Slot
+from subscribers import reading, transaction
+
+
+def find(newsroom: Newsroom, session: Session, name: str, slot_text: str | None) -> EditionRecord:
+    """The edition of a slot; where none is named, the newest that was frozen. Raises EditionError without one."""
+    newsroom.settings.newsletter(name)
+    if slot_text is None:
+        record = next(iter(store.frozen_editions(session, name)), None)
+    else:
+        record = store.edition(session, name, newsroom.slot(name, slot_text))
+    if record is None:
+        raise EditionError(name, f"there is no edition{f' of {slot_text}' if slot_text else ' yet'}")
+    return record
+
+
+def pause(newsroom: Newsroom, name: str, slot: str | None, *, actor: str, reason: str | None) -> bool:
+    """Stop an edition before its next call. False where an operator had paused it already."""
+    with transaction(newsroom.engine) as session:
+        record = find(newsroom, session, name, slot)
+        return control.pause(session, record, actor=actor, reason=reason, now=newsroom.clock())
+
+
+def resume(
+    newsroom: Newsroom,
+    name: str,
+    slot: str | None,
+    *,
+    actor: str,
+    report: Callable[[Progress], None],
+    stop: threading.Event,
+) -> Sent:
+    """Let a paused edition go on, and dispatch what waits in it, however late it is: the operator has just said so."""
+    newsroom.refuse_if_unsafe(name)
+    with transaction(newsroom.engine) as session:
+        record = find(newsroom, session, name, slot)
+        before = tally.tally(session, record) if record.frozen_at else None
+        control.resume(session, record, actor=actor, now=newsroom.clock())
+        control.promise_anew(session, record, newsroom.clock())
+        pace.rested(pace.pace_of(session, newsroom.provider.name, newsroom.limits))
+    record = newsroom.dispatch(record, report=report, stop=stop)
+    return newsroom.sent(record, Slot.parse(record.slot, record.zone), before, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What a cancelling came to. `recalled` copies were called back; `fault` says why others could not be."""
+
+    record: EditionRecord
+    recalled: int
+    fault: str | None
+
+
+def cancel(newsroom: Newsroom, name: str, slot: str | None, *, actor: str, reason: str | None) -> Cancelled:
+    """End an edition; what the provider still keeps back is called back, too."""
+    with transaction(newsroom.engine) as session:
+        record = find(newsroom, session, name, slot)
+        if record.state is not EditionState.CLOSED or not _held(newsroom, session, record):
+            control.cancel(session, record, actor=actor, reason=reason, now=newsroom.clock())
+        batches = _held(newsroom, session, record)
+    able = recalling(newsroom.provider)
+    if not batches or able is None or record.recall_id is None:
+        return Cancelled(record, 0, None)
+    try:
+        able.recall(record.recall_id)
+    except DispatchError as error:
+        return Cancelled(record, 0, str(error))
+    with transaction(newsroom.engine) as session:
+        copies = control.recalled(session, batches)
+        note = f"{copies:,} copies"
+        store.act(session, "recall", now=newsroom.clock(), actor=actor, edition_id=record.id, note=note)
+    return Cancelled(record, copies, None)
+
+
+def _held(newsroom: Newsroom, session: Session, record: EditionRecord) -> list[int]:
+    return control.recallable(session, record, newsroom.clock())
+
+
+def retry(newsroom: Newsroom, name: str, slot: str | None, *, refused: bool, actor: str) -> int:
+    """Make what is deferred due now, and with `refused` let those who were refused be tried again. Gives how many."""
+    with transaction(newsroom.engine) as session:
+        record = find(newsroom, session, name, slot)
+        return control.retry(session, record, refused=refused, actor=actor, now=newsroom.clock())
+
+
+def resolve(newsroom: Newsroom, name: str, slot: str | None, verdict: Verdict, *, actor: str) -> int:
+    """Say what became of the copies of an edition of which nobody knows. Gives how many."""
+    with transaction(newsroom.engine) as session:
+        record = find(newsroom, session, name, slot)
+        return control.resolve(session, record, verdict, actor=actor, now=newsroom.clock())
+
+
+def fold_due(newsroom: Newsroom) -> list[EditionRecord]:
+    """Fold the editions that are old enough, in short transactions. Gives which."""
+    with reading(newsroom.engine) as session:
+        records = folding.due(session, newsroom.settings.dispatch.fold_after, newsroom.clock())
+    for record in records:
+        while True:
+            with transaction(newsroom.engine) as session:
+                again = session.get_one(EditionRecord, record.id)
+                if not folding.fold(session, again, newsroom.clock()):
+                    break
+    return records
+
+
+@dataclass(frozen=True, slots=True)
+class PaceAccount:
+    """How the provider may be called now, and what was handed to it: in the last hour and day, as far as counted."""
+
+    provider: str
+    calls: int
+    failures: int
+    not_before: str | None
+    note: str | None
+    last_hour: int
+    last_day: int
+    domains: dict[str, int]
+
+
+def pace_account(newsroom: Newsroom) -> PaceAccount:
+    """The same for an operator who asks why it is slow."""
+    limits, now = newsroom.limits, newsroom.clock()
+    name = newsroom.provider.name
+    minute = int(now.timestamp()) // 60
+    with reading(newsroom.engine) as session:
+        row = pace.stored(session, name)
+
+        def handed(domain: str, minutes: int) -> int:
+            return sum(count for _, count in pace.spent(session, name, domain, minute - minutes))
+
+        waits = row is not None and row.not_before is not None and row.not_before > now
+        return PaceAccount(
+            name,
+            limits.calls if row is None else min(limits.calls, row.calls),
+            row.failures if row else 0,
+            row.not_before.isoformat() if row and row.not_before and waits else None,
+            row.note if row else None,
+            handed("", 60),
+            handed("", 1_440),
+            {domain: handed(domain, 60) for domain in limits.domains},
+        )
