@@ -92,6 +92,7 @@ class _Wait:
 class _Run:
     """What the threads of one run share."""
 
+    record: EditionRecord  # as it was at the beginning: its state may have changed
     edition_id: int
     total: int
     names: Names
@@ -145,7 +146,7 @@ class Dispatcher:
         with reading(self.engine) as session:
             record = session.get_one(EditionRecord, edition_id)
             total = tally(session, record).waiting
-            run = _Run(edition_id, total, Names(store.instance(session).instance_id))
+            run = _Run(record, edition_id, total, Names(store.instance(session).instance_id))
         if self.limits.calls == 1:
             self._go_on(run)
         else:
@@ -236,35 +237,39 @@ class Dispatcher:
 
     def _next(self, session: Session, run: _Run, rate: Pace, now: datetime) -> _Claim | _Wait | None:
         """What to do next: claim, wait, or nothing more."""
-        record = session.get_one(EditionRecord, run.edition_id, populate_existing=True)
-        stopped = self.stop.is_set() or run.fault is not None or store.instance(session).halted_at is not None
-        if stopped or record.state is not EditionState.DISPATCHING:
+        if self.stop.is_set() or run.fault is not None or not ledger.goes_on(session, run.edition_id):
             return None
-        self._release_lapsed(session, run.edition_id, now)
-        if self._pause_if_stale(session, record, now):
+        held = ledger.held(session)
+        if self._release_lapsed(session, run.edition_id, held, now):
+            held = ledger.held(session)
+        if self._pause_if_stale(session, run.record, now):
             return None
-        leave = self._leave(session, rate, now)
+        leave = pace.leave(session, rate, self.limits, len(held), now)
         if leave.room != 0:
-            claim = self._claim(session, run, record, rate, now)
+            claim = self._claim(session, run, rate, leave, now)
             if claim is not None:
                 return claim
-            control.follow(session, record, self.order, now)
+            control.follow(session, session.get_one(EditionRecord, run.edition_id), self.order, now)
         if ledger.close_if_done(session, run.edition_id, now):
             return None
         due = (leave.until or now + _TURN) if leave.room == 0 else ledger.next_due(session, run.edition_id)
         span = min(_LOOK_AGAIN, due - now) if due is not None else _LOOK_AGAIN
         return _Wait(max(_SOONEST, span.total_seconds()))
 
-    def _release_lapsed(self, session: Session, edition_id: int, now: datetime) -> None:
+    def _release_lapsed(self, session: Session, edition_id: int, held: Sequence[Batch], now: datetime) -> bool:
         """Take batches from processes that are gone, or whose lease ran out: pending again, or unknown."""
-        for batch in ledger.held(session, edition_id):
+        released = False
+        for batch in held:
             lapsed = batch.lease_until is None or batch.lease_until <= now
-            if not lapsed and not (batch.owner and batch.owner != self.owner and is_gone(batch.owner)):
+            gone = bool(batch.owner) and batch.owner != self.owner and is_gone(batch.owner or "")
+            if batch.edition_id != edition_id or not (lapsed or gone):
                 continue
+            released = True
             if batch.state is BatchState.CLAIMED or self.provider.idempotent:
                 ledger.release(session, batch, BatchState.PENDING, note="its process ended; taken up again", now=now)
             else:
                 ledger.release(session, batch, BatchState.UNKNOWN, note="its process ended during the call", now=now)
+        return released
 
     def _pause_if_stale(self, session: Session, record: EditionRecord, now: datetime) -> bool:
         """Pause an edition whose next batch is overdue by more than `stale_after`: old news waits for a person."""
@@ -278,10 +283,9 @@ class Dispatcher:
 
     # -------------------------------------------------------------------------------------- claiming
 
-    def _claim(self, session: Session, run: _Run, record: EditionRecord, rate: Pace, now: datetime) -> _Claim | None:
+    def _claim(self, session: Session, run: _Run, rate: Pace, leave: pace.Leave, now: datetime) -> _Claim | None:
         """Claim the next due batch that somebody is left in to call for now. None where none is due."""
-        leave = self._leave(session, rate, now)
-        attempt, lease_until = self.new_attempt(), now + self.lease
+        attempt, lease_until, record = self.new_attempt(), now + self.lease, run.record
         while True:
             found = ledger.claim(session, record, owner=self.owner, lease_until=lease_until, attempt=attempt, now=now)
             if found is None:
@@ -300,9 +304,6 @@ class Dispatcher:
                 return _Claim(claimed, now)
             if len(later) != 1:  # nobody is left in it
                 ledger.finish(session, claimed, BatchState.DONE, note=None, now=now)
-
-    def _leave(self, session: Session, rate: Pace, now: datetime) -> pace.Leave:
-        return pace.leave(session, rate, self.limits, ledger.count_held(session), now)
 
     def _mailable(self, session: Session, people: Sequence[ledger.Standing]) -> list[ledger.Standing]:
         """Whoever of a batch may be mailed now; what stands against the others is written as their outcome."""

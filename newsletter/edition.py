@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NewType, Self
+from typing import Any, NamedTuple, NewType, Self
 
 from newsletter.brief import Brief
 from newsletter.schedule import Slot
@@ -156,11 +156,11 @@ class Blank:
     html: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(NamedTuple):
     """One copy's addressee. `name` is None where the list has none; `token` is their random id in links.
 
-    `action` is where the link of a notice leads, empty in an edition.
+    `action` is where the link of a notice leads, empty in an edition. A tuple, as is a Receipt: a frozen dataclass
+    takes four times as long to make, and there is one of each for every copy.
     """
 
     delivery: DeliveryId
@@ -276,8 +276,7 @@ class Result(StrEnum):
     NOT_TRIED = "not_tried"  # its turn never came
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """One recipient's answer.
 
     `reason` is scrubbed of addresses; `retry_after` is the provider's wish, None where it has none; `provider_id` is

@@ -7,7 +7,7 @@ as an argument, so that whoever drives it (the command line, a scheduler, a test
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -511,7 +511,7 @@ class Newsroom:
         preview = self.preview(name)
         briefs = self._briefs_of(name, preview)
         message = compile_edition(self.settings, name, preview.slot, briefs, proof=True).message
-        proof = replace(address, token=_SAMPLE_TOKEN, delivery=DeliveryId(f"proof{secrets.token_hex(8)}"))
+        proof = address._replace(token=_SAMPLE_TOKEN, delivery=DeliveryId(f"proof{secrets.token_hex(8)}"))
         attempt = AttemptId(secrets.token_hex(12))
         receipts = list(self.provider.submit(message, [proof], attempt, lambda: None))
         return preview, receipts[0] if receipts else Receipt(proof.delivery, Result.UNKNOWN)

@@ -56,12 +56,12 @@ class Instant(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def choice(of: type[StrEnum]) -> Enum:
-    """The column type of an enumeration: its values as strings, with a CHECK."""
+def choice(of: type[StrEnum], *, check: bool = True) -> Enum:
+    """The column type of an enumeration: its values as strings, with a CHECK unless its table has one of its own."""
     return Enum(
         of,
         native_enum=False,
-        create_constraint=True,
+        create_constraint=check,
         name=of.__name__.lower(),
         length=20,
         values_callable=lambda members: [member.value for member in members],

@@ -157,7 +157,7 @@ ROWS = {DeliveryId("a"): 1, DeliveryId("b"): 2, DeliveryId("c"): 3}
 
 def test_everybody_accepted_is_one_row() -> None:
     settled = settle(ROWS, [Receipt(name, Result.ACCEPTED) for name in ROWS], None)
-    assert (settled.state, settled.outcomes, settled.later) == (BatchState.DONE, {}, [])
+    assert (settled.state, settled.outcomes, list(settled.later)) == (BatchState.DONE, {}, [])
 
 
 def test_a_missing_receipt_is_unknown_and_never_taken_for_a_yes() -> None:

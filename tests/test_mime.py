@@ -70,7 +70,7 @@ def test_a_copy_is_byte_for_byte_what_stands_on_disk() -> None:
         NONCE,
         "2026-11-23T07:00",
     )
-    data = Mould(told).fill(replace(ADA, name='Ada "Ünal" <King>, Countess'), DATE)
+    data = Mould(told).fill(ADA._replace(name='Ada "Ünal" <King>, Countess'), DATE)
     read(data)
     file = GOLDEN / "copy.eml"
     if os.environ.get("UPDATE_GOLDEN") == "1":
@@ -153,33 +153,33 @@ def test_a_field_anywhere_is_filled_and_moves_nothing(template: str, value: str)
     told = message(
         text=template.format(place("name")), html=template.format(place("name", html=True)) + place("name", html=False)
     )
-    assert_told(told, replace(ADA, name=value))
+    assert_told(told, ADA._replace(name=value))
 
 
 @pytest.mark.parametrize("name", ["", None])
 def test_without_a_name_the_address_fills_its_place(name: str | None) -> None:
     told = message(text=place("name"), html=place("name", html=True))
-    mail = read(Mould(told).fill(replace(ADA, name=name), DATE))
+    mail = read(Mould(told).fill(ADA._replace(name=name), DATE))
     assert (mail.text, mail.html) == ("ada@example.org", "ada@example.org")
     assert mail.raw["To"] == "ada@example.org"
 
 
 def test_a_value_is_escaped_in_html_and_plain_in_text() -> None:
     told = message(text=place("name"), html=f'<p title="{place("name", html=True)}">')
-    mail = read(Mould(told).fill(replace(ADA, name="<b> & \"c\" 'd'"), DATE))
+    mail = read(Mould(told).fill(ADA._replace(name="<b> & \"c\" 'd'"), DATE))
     assert mail.text == "<b> & \"c\" 'd'"
     assert mail.html == '<p title="&lt;b&gt; &amp; &quot;c&quot; &#x27;d&#x27;">'
 
 
 def test_text_that_looks_like_a_field_stays_text() -> None:
     told = message(text=f"[[name]] [[d4f0a2.t.name]] [[{NONCE}.t.]] {place('name')}")
-    mail = read(Mould(told).fill(replace(ADA, name=place("address")), DATE))
+    mail = read(Mould(told).fill(ADA._replace(name=place("address")), DATE))
     assert mail.text == f"[[name]] [[d4f0a2.t.name]] [[{NONCE}.t.]] {place('address')}"
 
 
 def test_half_of_a_surrogate_pair_costs_one_character_not_the_mail() -> None:
     told = message(text=f"a\ud83db {place('name')}", html="<p>\udc80", subject="half \ud800")
-    mail = read(Mould(told).fill(replace(ADA, name="half \ud83d"), DATE))
+    mail = read(Mould(told).fill(ADA._replace(name="half \ud83d"), DATE))
     assert (mail.text, mail.html) == ("a?b half ?", "<p>?")
     assert mail.subject == "half ?"
     assert mail.mailbox("To") == ("half ?", "ada@example.org")
@@ -226,7 +226,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_reads_back_exactly_and_the_address_stays_whole(name: str) -> None:
-    mail = read(Mould(message(text=place("name"))).fill(replace(ADA, name=name), DATE))
+    mail = read(Mould(message(text=place("name"))).fill(ADA._replace(name=name), DATE))
     assert mail.mailbox("To") == (name, "ada@example.org")
     assert mail.text == name
     assert mail.longest_header_line <= 78
@@ -248,9 +248,9 @@ def test_no_control_gets_into_a_header(control: str) -> None:
     text = f"Ada{control}Lovelace"
     mould = Mould(message())
     for bad in (
-        replace(ADA, name=text),
-        replace(ADA, address=f"ada{control}@example.org"),
-        replace(ADA, token=control),
+        ADA._replace(name=text),
+        ADA._replace(address=f"ada{control}@example.org"),
+        ADA._replace(token=control),
     ):
         with pytest.raises(HeaderError) as caught:
             mould.fill(bad, DATE)
@@ -287,15 +287,15 @@ def test_a_header_takes_only_folds_as_line_ends(value: str) -> None:
 )
 def test_an_ascii_address_stands_as_it_is(address: str) -> None:
     for name in (None, "Ada", "Zoë", "é" * 60):
-        mail = read(Mould(message()).fill(replace(ADA, name=name, address=address), DATE))
+        mail = read(Mould(message()).fill(ADA._replace(name=name, address=address), DATE))
         assert mail.mailbox("To") == (name or "", address)
 
 
 @pytest.mark.parametrize("address", ["zoë@example.org", "用户@例え.jp", "ada@bücher.example"])
 def test_an_address_that_is_not_ascii_stands_raw(address: str) -> None:
     """RFC 6532: such a copy needs SMTPUTF8, and only such a copy holds 8-bit bytes."""
-    assert_told(message(), replace(ADA, address=address), eight_bit=True)
-    mail = read(Mould(message()).fill(replace(ADA, address=address), DATE), eight_bit=True)
+    assert_told(message(), ADA._replace(address=address), eight_bit=True)
+    mail = read(Mould(message()).fill(ADA._replace(address=address), DATE), eight_bit=True)
     assert mail.mailbox("To") == ("Ada Lovelace", address)
 
 
@@ -329,7 +329,7 @@ def test_an_address_that_is_not_ascii_stands_raw(address: str) -> None:
 )
 def test_what_is_no_single_address_is_refused(address: str) -> None:
     with pytest.raises(HeaderError) as caught:
-        Mould(message()).fill(replace(ADA, address=address), DATE)
+        Mould(message()).fill(ADA._replace(address=address), DATE)
     assert "ada" not in str(caught.value).casefold()
 
 
@@ -385,7 +385,7 @@ def test_one_click_is_exactly_what_rfc_8058_asks() -> None:
 @pytest.mark.parametrize("columns", [20, 45, 60, 61, 62, 70, 76, 77, 78, 100, 500, 960])
 def test_a_long_link_to_leave_by_is_never_cut_or_encoded(columns: int) -> None:
     site = "https://" + ("sub-domain." * 100)[: columns - 9] + "x"
-    mail = read(Mould(replace(message(), sender=replace(SENDER, site_url=site))).fill(replace(ADA, token="t"), DATE))
+    mail = read(Mould(replace(message(), sender=replace(SENDER, site_url=site))).fill(ADA._replace(token="t"), DATE))
     link = f"<{site}/u/t/daily>"
     assert mail.raw["List-Unsubscribe"] == link
     assert mail.longest_header_line <= (78 if len(link) < 78 else len("List-Unsubscribe: ") + len(link))

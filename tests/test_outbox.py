@@ -331,7 +331,7 @@ def test_a_message_whose_headers_cannot_be_written_is_refused_for_everybody(outb
 
 
 def test_one_bad_address_is_refused_alone_and_its_reason_names_nobody(outbox: OutboxProvider) -> None:
-    people = [PEOPLE[0], replace(PEOPLE[1], address="reader1\r\nBcc: eve@example.org"), PEOPLE[2]]
+    people = [PEOPLE[0], PEOPLE[1]._replace(address="reader1\r\nBcc: eve@example.org"), PEOPLE[2]]
     receipts = submit(outbox, people)
     assert results(receipts) == [Result.ACCEPTED, Result.REFUSED, Result.ACCEPTED]
     assert receipts[1].reason

@@ -335,7 +335,7 @@ def test_a_thousand_and_one_more_than_that(harness: Harness, count: int) -> None
 
 def test_two_people_of_one_address_get_a_copy_each(harness: Harness) -> None:
     provider = harness.open()
-    recipients = [replace(person, address=address) for person, address in zip(people(3), TWINS, strict=True)]
+    recipients = [person._replace(address=address) for person, address in zip(people(3), TWINS, strict=True)]
     waiting = recipients
     for attempt in ("a1", "a2", "a3"):
         receipts = submit(provider, waiting, attempt=attempt)
@@ -350,7 +350,7 @@ TWINS = ["ada@example.org", "Ada@example.org", "ADA@example.org"]
 
 def test_names_of_any_writing_with_semicolons_and_commas(harness: Harness) -> None:
     names = ["Müller; Jürgen, Dr.", "李雷, 韓梅梅", 'O’Brien, "Pat"', "<b>&</b>", ";,", "\\u0000", "👩‍👩‍👧", "ß" * 100]
-    recipients = [replace(person, name=name) for person, name in zip(people(len(names)), names, strict=True)]
+    recipients = [person._replace(name=name) for person, name in zip(people(len(names)), names, strict=True)]
     assert {receipt.result for receipt in submit(harness.open(), recipients)} == {Result.ACCEPTED}
     for person in recipients:
         text, html = harness.bodies(person.delivery)
@@ -366,7 +366,7 @@ def test_the_longest_of_everything_that_is_legal(harness: Harness) -> None:
     sender = replace(SENDER, site_url=f"https://news.example.org/{'p' * 700}")
     line = "wörd " * 4_000
     message = replace(MESSAGE, sender=sender, text=f"{line}\n{MESSAGE.text}", html=f"<p>{line}</p>{MESSAGE.html}")
-    person = replace(people(1)[0], address=address, name="N" * 100, token="t" * 60)
+    person = people(1)[0]._replace(address=address, name="N" * 100, token="t" * 60)
     (receipt,) = submit(harness.open(), [person], message)
     assert receipt.result is Result.ACCEPTED
     text, _ = harness.bodies(person.delivery)
@@ -375,7 +375,7 @@ def test_the_longest_of_everything_that_is_legal(harness: Harness) -> None:
 
 def test_one_bad_recipient_among_a_thousand_costs_nobody_else(harness: Harness) -> None:
     recipients = people(1_000)
-    recipients[321] = replace(recipients[321], address="reader321\r\nBcc: eve@example.org")
+    recipients[321] = recipients[321]._replace(address="reader321\r\nBcc: eve@example.org")
     receipts = {receipt.delivery: receipt for receipt in submit(harness.open(), recipients)}
     assert receipts[recipients[321].delivery].result is Result.REFUSED
     reason = receipts.pop(recipients[321].delivery).reason or ""
