@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, exists, insert, literal, or_, select, update
 from sqlmodel import Session, col
 
 from newsletter.ledger import batch_of_delivery, close_if_done
@@ -34,7 +34,8 @@ _MEANS = {
 
 
 def due(session: Session, after: timedelta, now: datetime) -> list[EditionRecord]:
-    """The editions that were closed or cancelled so long ago, oldest first."""
+    """The editions that were closed or cancelled so long ago, and those whose folding was cut off, oldest first."""
+    left = exists(select(literal(1)).where(col(Delivery.edition_id) == col(EditionRecord.id)))
     return list(
         session.execute(
             select(EditionRecord)
@@ -42,7 +43,7 @@ def due(session: Session, after: timedelta, now: datetime) -> list[EditionRecord
                 col(EditionRecord.state).in_([EditionState.CLOSED, EditionState.CANCELLED]),
                 col(EditionRecord.frozen_at).is_not(None),
                 col(EditionRecord.closed_at) <= now - after,
-                col(EditionRecord.folded_at).is_(None),
+                or_(col(EditionRecord.folded_at).is_(None), left),
             )
             .order_by(col(EditionRecord.closed_at))
         ).scalars()
@@ -52,8 +53,8 @@ def due(session: Session, after: timedelta, now: datetime) -> list[EditionRecord
 def fold(session: Session, record: EditionRecord, now: datetime, limit: int = _TOGETHER) -> int:
     """Fold the next deliveries of an edition, by subscriber, in the caller's transaction. Gives how many; 0 at its end.
 
-    Called again until it gives 0: then the edition is folded. Killed in between, it goes on where it stopped, and until
-    then adds up to less than it had: `folded_at` is set at the beginning, so that nobody takes it for whole.
+    Called again until it gives 0: then the edition is folded. `folded_at` is set at the beginning, so that nobody acts
+    on what is left of its rows; killed in between, it adds up all the same, and goes on where it stopped.
     """
     assert record.id is not None
     if record.folded_at is None:

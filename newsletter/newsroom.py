@@ -315,7 +315,7 @@ class Newsroom:
             with reading(self.engine) as session:
                 record = store.edition(session, name, slot)
                 before = _tally(session, record) if record else None
-            if record is not None and record.frozen_at is not None:
+            if record is not None and (record.frozen_at is not None or record.state is EditionState.CANCELLED):
                 break
             if not consent:
                 self._ask_before_freezing(name, slot)

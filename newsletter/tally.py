@@ -66,16 +66,17 @@ def tally(session: Session, record: EditionRecord) -> Tally:
     counts: dict[str, int] = {}
     reasons: dict[str, int] = {}
     given_up = 0
-    for word, reason, count in _folded(session, record) if record.folded_at else _own(session, record):
+    folded = _folded(session, record) if record.folded_at else ()
+    for word, reason, count in (*_own(session, record), *folded):
         counts[word] = counts.get(word, 0) + count
         if reason:
             said = word if reason == word else f"{word}: {reason}"
             reasons[said] = reasons.get(said, 0) + count
-    if not record.folded_at:
-        for state, count in _open(session, record):
-            word = _WORDS.get(state, _WAITING)
-            counts[word] = counts.get(word, 0) + count
-        given_up = _given_up(session, record) if counts.get(Outcome.UNKNOWN.value) else 0
+    for state, count in _open(session, record):
+        word = _WORDS.get(state, _WAITING)
+        counts[word] = counts.get(word, 0) + count
+    if counts.get(Outcome.UNKNOWN.value) and not record.folded_at:
+        given_up = _given_up(session, record)
     fates = _fates(session, record)
     return Tally(candidates=record.candidates or 0, reasons=reasons, fates=fates, given_up=given_up, **counts)
 
@@ -119,20 +120,19 @@ def _folded(session: Session, record: EditionRecord) -> Iterator[tuple[str, str 
 
 
 def _fates(session: Session, record: EditionRecord) -> dict[str, int]:
+    told: dict[Fate, int] = {}
+    rows = select(col(Delivery.fate), func.count()).where(
+        col(Delivery.edition_id) == record.id, col(Delivery.fate).is_not(None)
+    )
+    found = list(session.execute(rows.group_by(col(Delivery.fate))))
     if record.folded_at:
         folded = FoldedDeliveries
-        rows = session.execute(
-            select(col(folded.fate), func.sum(col(folded.count)))
-            .where(col(folded.edition_id) == record.id, col(folded.fate).is_not(None))
-            .group_by(col(folded.fate))
-        ).all()
-    else:
-        rows = session.execute(
-            select(col(Delivery.fate), func.count())
-            .where(col(Delivery.edition_id) == record.id, col(Delivery.fate).is_not(None))
-            .group_by(col(Delivery.fate))
-        ).all()
-    told = {fate: int(count) for fate, count in rows}
+        rows = select(col(folded.fate), func.sum(col(folded.count))).where(
+            col(folded.edition_id) == record.id, col(folded.fate).is_not(None)
+        )
+        found += list(session.execute(rows.group_by(col(folded.fate))))
+    for fate, count in found:
+        told[fate] = told.get(fate, 0) + int(count)
     return {fate.value: told[fate] for fate in Fate if fate in told}
 
 

@@ -1,0 +1,404 @@
+"""What an operator does to an edition in dispatch takes effect before the next call, and is on record with who did it.
+
+The provider is the scripted one of test_dispatch.py; limits, pace and folding are held against the ledger as well.
+"""
+
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlmodel import col
+
+from newsletter import control, folding, operating, pace, store
+from newsletter.control import StandingOrder, Verdict
+from newsletter.edition import AttemptId, Receipt, Result
+from newsletter.errors import EditionError
+from newsletter.models import Batch, BatchState, Delivery, EditionRecord, EditionState, Outcome
+from newsletter.newsroom import Newsroom
+from newsletter.pace import Limits
+from newsletter.people import data_of
+from newsletter.settlement import Settlement, Went
+from subscribers import find, parse, reading, transaction
+from tests.conftest import Desk
+from tests.test_dispatch import Scripted, run, start, tally
+
+DAY = timedelta(days=1)
+
+
+def record_of(newsroom: Newsroom, edition: int) -> EditionRecord:
+    with reading(newsroom.engine) as session:
+        return session.get_one(EditionRecord, edition)
+
+
+def acts(newsroom: Newsroom, edition: int) -> list[tuple[str, str]]:
+    with reading(newsroom.engine) as session:
+        return [(act.act, act.actor) for act in store.acts_of(session, edition)]
+
+
+def stop_after(newsroom: Newsroom, calls: int, do: Any) -> Any:
+    """A report that does something after so many calls."""
+    seen: list[Any] = []
+
+    def report(progress: Any) -> None:
+        seen.append(progress)
+        if len(seen) == calls:
+            do()
+
+    return report
+
+
+# ------------------------------------------------------------------------------------------ pause, resume, cancel
+
+
+def test_a_pause_takes_effect_before_the_next_call_and_send_does_not_lift_it(desk: Desk) -> None:
+    newsroom, edition = start(desk, 40, provider := Scripted())
+    stop = stop_after(newsroom, 2, lambda: operating.pause(newsroom, "daily", None, actor="ada", reason="typo"))
+    record = run(newsroom, desk.clock, edition, report=stop)
+    assert record.state is EditionState.PAUSED
+    assert (tally(newsroom, edition).accepted, len(provider.taken)) == (20, 20)
+    with pytest.raises(EditionError, match=r"paused by ada: typo; newsletter editions resume lets it go on"):
+        newsroom.send("daily", consent=True)
+    sent = operating.resume(newsroom, "daily", None, actor="bob", report=lambda _: None, stop=threading.Event())
+    assert (sent.record.state, sent.tally and sent.tally.accepted) == (EditionState.CLOSED, 40)
+    assert acts(newsroom, edition)[-2:] == [("pause", "ada"), ("resume", "bob")]
+
+
+def test_what_is_cancelled_never_leaves_and_what_was_out_is_recorded(desk: Desk) -> None:
+    newsroom, edition = start(desk, 40, Scripted(["accept", "one later"]))
+    stop = stop_after(newsroom, 2, lambda: operating.cancel(newsroom, "daily", None, actor="ada", reason=None))
+    record = run(newsroom, desk.clock, edition, report=stop)
+    assert record.state is EditionState.CANCELLED
+    told = tally(newsroom, edition)
+    assert (told.accepted, told.cancelled, told.waiting, told.holds) == (19, 21, 0, True)
+    with pytest.raises(EditionError, match="it is cancelled; it was cancelled"):
+        operating.retry(newsroom, "daily", None, refused=True, actor="ada")
+    with pytest.raises(EditionError, match="only a paused edition can be resumed"):
+        operating.resume(newsroom, "daily", None, actor="ada", report=lambda _: None, stop=threading.Event())
+
+
+def test_a_call_that_comes_back_deferred_after_the_cancelling_brings_nobody_back(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted())
+
+    def cancel_and_defer(*args: Any) -> Any:
+        started = args[-1]
+        started()
+        operating.cancel(newsroom, "daily", None, actor="ada", reason=None)
+        return iter([Receipt(one.delivery, Result.DEFERRED, "greylisted") for one in args[1]])
+
+    provider.submit = cancel_and_defer  # type: ignore[method-assign,assignment] # it misbehaves in a way of its own
+    run(newsroom, desk.clock, edition)
+    assert (tally(newsroom, edition).cancelled, tally(newsroom, edition).waiting) == (10, 0)
+
+
+def test_a_draft_that_is_cancelled_is_not_sent(desk: Desk) -> None:
+    newsroom = desk.open()
+    desk.brief("harbour")
+    desk.people(newsroom, 3)
+    slot = newsroom.slot("daily")
+    newsroom._write("daily", newsroom.draft("daily", slot))
+    operating.cancel(newsroom, "daily", str(slot), actor="ada", reason="not today")
+    sent = newsroom.send("daily")
+    assert (sent.record.state, sent.record.reason) == (EditionState.CANCELLED, "cancelled by ada: not today")
+    assert desk.mails == []
+
+
+def test_stop_ends_after_the_calls_that_are_out(desk: Desk) -> None:
+    newsroom, edition = start(desk, 40, Scripted())
+    stop = threading.Event()
+    record = run(newsroom, desk.clock, edition, report=stop_after(newsroom, 1, stop.set), stop=stop)
+    told = tally(newsroom, edition)
+    assert (record.state, told.accepted, told.waiting, told.unknown) == (EditionState.DISPATCHING, 20, 20, 0)
+    with reading(newsroom.engine) as session:
+        assert session.execute(select(Batch).where(col(Batch.owner).is_not(None))).all() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_command_clean(desk: Desk, number: int) -> None:
+    desk.configure(lambda text: text.replace("batch_size = 10", "batch_size = 1"))
+    newsroom = desk.open()
+    desk.brief("harbour")
+    desk.people(newsroom, 2_000)
+    command = [sys.executable, "-m", "newsletter", "send", "daily", "--slot", "2026-11-23T07:00", "--yes"]
+    with subprocess.Popen(
+        command, cwd=desk.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while len(desk.mails) < 20 and process.poll() is None:
+            pass
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "stopping after the calls that are out" in said
+    assert "Traceback" not in said
+    with reading(newsroom.engine) as session:
+        record = store.editions(session, "daily", 1)[0]
+        assert {batch.state for batch in session.execute(select(Batch)).scalars()} == {
+            BatchState.DONE,
+            BatchState.PENDING,
+        }
+    assert record.id is not None
+    assert tally(newsroom, record.id).accepted == len(desk.mails)
+
+
+# ------------------------------------------------------------------------------------------ retry and resolve
+
+
+def test_a_deferred_recipient_is_tried_at_once_on_an_operators_word(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted(["one later"]))
+    stop = threading.Event()
+    run(newsroom, desk.clock, edition, report=stop_after(newsroom, 1, stop.set), stop=stop)
+    assert operating.retry(newsroom, "daily", None, refused=False, actor="ada") == 1
+    run(newsroom, desk.clock, edition, step=0.01)
+    assert [len(call) for call in provider.calls] == [10, 1]
+    assert tally(newsroom, edition).accepted == 10
+
+
+def test_the_refused_are_tried_again_only_where_that_is_said(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted(["one bad"]))
+    assert run(newsroom, desk.clock, edition).state is EditionState.CLOSED
+    assert operating.retry(newsroom, "daily", None, refused=False, actor="ada") == 0
+    assert operating.retry(newsroom, "daily", None, refused=True, actor="ada") == 1
+    desk.clock.forward(3 * DAY)
+    assert operating.retry(newsroom, "daily", None, refused=False, actor="ada") == 0
+    with transaction(newsroom.engine) as session:
+        control.promise_anew(session, session.get_one(EditionRecord, edition), desk.clock())
+    assert run(newsroom, desk.clock, edition).state is EditionState.CLOSED
+    told = tally(newsroom, edition)
+    assert (told.accepted, told.refused, told.holds, len(provider.taken)) == (10, 0, True, 10)
+
+
+@pytest.mark.parametrize("script", ["nothing taken, no answer", "silent about one"])
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_the_unknown_become_what_an_operator_says(desk: Desk, script: str, verdict: Verdict) -> None:
+    newsroom, edition = start(desk, 20, provider := Scripted([script]))
+    run(newsroom, desk.clock, edition)
+    unknown = tally(newsroom, edition).unknown
+    assert unknown == (10 if script.startswith("nothing") else 1)
+    assert operating.resolve(newsroom, "daily", None, verdict, actor="ada") == unknown
+    told = tally(newsroom, edition)
+    assert told.holds
+    assert acts(newsroom, edition)[-1] == ("resolve", "ada")
+    if verdict is Verdict.ACCEPTED:
+        assert (told.accepted, told.unknown) == (20, 0)
+    elif verdict is Verdict.DROP:
+        assert (told.unknown, told.given_up) == (unknown, unknown)
+        assert operating.resolve(newsroom, "daily", None, Verdict.DROP, actor="ada") == 0
+    else:
+        assert (told.waiting, record_of(newsroom, edition).state) == (unknown, EditionState.DISPATCHING)
+        run(newsroom, desk.clock, edition)
+        assert (tally(newsroom, edition).accepted, len(provider.calls[-1])) == (20, unknown)
+
+
+@pytest.mark.parametrize("verdict", [None, Verdict.RESEND, Verdict.DROP])
+def test_a_standing_order_is_followed_when_its_time_has_come_and_not_before(
+    desk: Desk, verdict: Verdict | None
+) -> None:
+    newsroom, edition = start(desk, 10, Scripted(["nothing taken, no answer"]))
+    run(newsroom, desk.clock, edition)
+    order = StandingOrder(timedelta(hours=1), verdict)
+    with transaction(newsroom.engine) as session:
+        record = session.get_one(EditionRecord, edition)
+        assert control.follow(session, record, order, desk.clock() + timedelta(minutes=59)) == 0
+        followed = control.follow(session, record, order, desk.clock() + timedelta(minutes=61))
+    assert followed == (10 if verdict else 0)
+    told = tally(newsroom, edition)
+    assert (told.waiting, told.given_up) == (
+        10 if verdict is Verdict.RESEND else 0,
+        10 if verdict is Verdict.DROP else 0,
+    )
+
+
+# ------------------------------------------------------------------------------------------ pace
+
+
+def test_an_hour_takes_no_more_than_its_limit_and_a_restart_does_not_forget(desk: Desk) -> None:
+    newsroom, edition = start(desk, 35, provider := Scripted())
+    limits = Limits(per_hour=15)
+    handed: list[tuple[Any, int]] = []
+
+    for _ in range(20):
+        stop = threading.Event()
+
+        def note(_: Any, stop: threading.Event = stop) -> None:
+            handed.append((desk.clock(), len(provider.taken)))
+            stop.set()
+
+        record = run(
+            newsroom,
+            desk.clock,
+            edition,
+            owner=f"run {len(handed)}",
+            step=120,
+            limits=limits,
+            stop=stop,
+            report=note,
+        )
+        if record.state is EditionState.CLOSED:
+            break
+    assert (record.state, len(provider.taken)) == (EditionState.CLOSED, 35)
+    counts = [(at, taken - before) for (at, taken), before in zip(handed, [0, *(n for _, n in handed)], strict=False)]
+    for at, _ in counts:
+        assert sum(count for other, count in counts if at - timedelta(hours=1) < other <= at) <= 15
+
+
+def test_a_limited_domain_waits_and_costs_the_others_nothing(desk: Desk) -> None:
+    newsroom, edition = start(desk, 20, provider := Scripted())
+    limits = Limits(domains={"example.org": 5})
+    with transaction(newsroom.engine) as session:
+        for number in range(0, 20, 2):
+            person = find(session, parse(f"reader{number}@example.org"))
+            assert person is not None
+            person.address = person.key = f"reader{number}@elsewhere.example"
+    stop = threading.Event()
+    run(newsroom, desk.clock, edition, limits=limits, stop=stop, report=stop_after(newsroom, 2, stop.set))
+    assert len(provider.taken) == 15, "ten elsewhere, five there"
+    assert run(newsroom, desk.clock, edition, limits=limits, step=300).state is EditionState.CLOSED
+    assert (tally(newsroom, edition).accepted, len(provider.taken)) == (20, 20)
+
+
+def test_a_warm_up_lets_more_go_each_day(desk: Desk) -> None:
+    newsroom, edition = start(desk, 30, provider := Scripted())
+    limits = Limits(warm_up=(5, 10, 100), warm_up_from=date(2026, 11, 23))
+    record = run(newsroom, desk.clock, edition, limits=limits, step=3_600, report=lambda _: None)
+    assert record.state is EditionState.PAUSED, "what the first day leaves is stale the next"
+    assert "more than stale_after" in (record.reason or "")
+    assert len(provider.taken) == 15
+
+
+def test_recipients_a_second_are_kept_on_average(desk: Desk) -> None:
+    newsroom, edition = start(desk, 40, Scripted())
+    before = desk.clock()
+    run(newsroom, desk.clock, edition, limits=Limits(per_second=2))
+    assert desk.clock() - before >= timedelta(seconds=15)
+
+
+def test_a_provider_that_throttles_is_called_less_and_recovers(desk: Desk) -> None:
+    newsroom, edition = start(desk, 100, Scripted(["throttle", "throttle"]))
+    limits = Limits(calls=8)
+    with transaction(newsroom.engine) as session:
+        pace.pace_of(session, "scripted", limits)
+    run(newsroom, desk.clock, edition, limits=replace(limits, calls=1), report=lambda _: None)
+    with transaction(newsroom.engine) as session:
+        row = pace.pace_of(session, "scripted", limits)
+        row.calls = 8
+        throttled = _settled(Went.THROTTLED)
+        assert pace.heed(row, throttled, limits, desk.clock(), lambda: 0.5) is None
+        assert (row.calls, row.not_before) == (4, desk.clock() + timedelta(seconds=30))
+        assert pace.leave(session, row, limits, 0, desk.clock()).room == 0
+        well = _settled(Went.WELL)
+        for _ in range(10):
+            pace.heed(row, well, limits, desk.clock(), lambda: 0.5)
+        assert (row.calls, row.not_before) == (8, None)
+
+
+def _settled(went: Went) -> Any:
+    return Settlement(BatchState.PENDING, later_after=timedelta(seconds=30), went=went, note=str(went))
+
+
+def test_a_run_of_failures_pauses_and_says_why(desk: Desk) -> None:
+    newsroom, edition = start(desk, 100, provider := Scripted(["unreachable"] * 50))
+    record = run(newsroom, desk.clock, edition, step=60, limits=Limits(patience=4))
+    assert record.state is EditionState.PAUSED
+    assert "4 calls in a row failed; the last: scripted cannot be reached" in (record.reason or "")
+    assert (len(provider.calls), tally(newsroom, edition).waiting) == (4, 100)
+
+
+def test_a_run_of_calls_without_an_answer_does_not_make_a_whole_list_unknown(desk: Desk) -> None:
+    newsroom, edition = start(desk, 100, Scripted(["time out"] * 50))
+    record = run(newsroom, desk.clock, edition, step=60)
+    assert (record.state, tally(newsroom, edition).unknown) == (EditionState.PAUSED, 30)
+
+
+def test_many_calls_at_once_send_one_copy_each(desk: Desk) -> None:
+    newsroom, edition = start(desk, 200, provider := Scripted())
+    from newsletter.dispatch import Dispatcher
+
+    dispatcher = Dispatcher(newsroom.engine, provider, desk.clock, timedelta(minutes=5), Limits(calls=6))
+    assert dispatcher.run(edition).state is EditionState.CLOSED
+    assert len(provider.taken) == len(set(provider.taken)) == 200
+    assert tally(newsroom, edition).accepted == 200
+
+
+def test_a_fault_in_one_of_several_calls_ends_the_run_and_loses_nobody(desk: Desk) -> None:
+    newsroom, edition = start(desk, 200, provider := Scripted(["accept", "accept", "bug before"]))
+    from newsletter.dispatch import Dispatcher
+
+    dispatcher = Dispatcher(newsroom.engine, provider, desk.clock, timedelta(minutes=5), Limits(calls=3))
+    with pytest.raises(ZeroDivisionError):
+        dispatcher.run(edition)
+    told = tally(newsroom, edition)
+    assert (told.holds, told.unknown, told.accepted) == (True, 0, len(provider.taken))
+
+
+# ------------------------------------------------------------------------------------------ folding
+
+
+@given(st.lists(st.integers(1, 1 << 40), unique=True, max_size=200).map(sorted))
+def test_whatever_is_packed_is_unpacked(people: list[int]) -> None:
+    packed = folding.pack(people)
+    assert list(folding.unpack(packed)) == people
+    assert len(packed) <= 6 * len(people)
+
+
+def test_a_folded_edition_adds_up_as_before_and_says_who_got_it(desk: Desk) -> None:
+    newsroom, edition = start(desk, 25, Scripted(["one bad", "time out"]))
+    with transaction(newsroom.engine) as session:
+        person = find(session, parse("reader24@example.org"))
+        assert person is not None
+        person.paused_until = desk.clock() + DAY
+    run(newsroom, desk.clock, edition, step=5)
+    before = tally(newsroom, edition)
+    assert operating.fold_due(newsroom) == [], "not before its time"
+    desk.clock.forward(timedelta(days=91))
+    assert [one.id for one in operating.fold_due(newsroom)] == [edition]
+    assert replace(tally(newsroom, edition), given_up=0) == before
+    with reading(newsroom.engine) as session:
+        assert session.execute(select(Delivery)).all() == []
+        told = {}
+        for number in range(25):
+            person = find(session, parse(f"reader{number}@example.org"))
+            assert person is not None
+            (copy,) = folding.copies_of(session, person.id or 0)
+            told[number] = copy.outcome
+            assert data_of(session, person)["editions"][0]["outcome"] == str(copy.outcome)
+    assert told[0] is Outcome.REFUSED
+    assert {told[number] for number in range(1, 10)} == {Outcome.ACCEPTED}
+    assert {told[number] for number in range(10, 20)} == {Outcome.UNKNOWN}
+    assert told[24] is Outcome.SKIPPED
+    with pytest.raises(EditionError, match="it is folded"):
+        operating.resolve(newsroom, "daily", None, Verdict.RESEND, actor="ada")
+
+
+def test_folding_that_is_killed_goes_on_where_it_stopped(desk: Desk) -> None:
+    newsroom, edition = start(desk, 25, Scripted())
+    run(newsroom, desk.clock, edition)
+    before = tally(newsroom, edition)
+    for done in (10, 20):
+        with transaction(newsroom.engine) as session:
+            folding.fold(session, session.get_one(EditionRecord, edition), desk.clock(), limit=10)
+        with reading(newsroom.engine) as session:
+            assert len(session.execute(select(Delivery)).all()) == 25 - done
+        assert tally(newsroom, edition) == before, "half-way, too"
+    desk.clock.forward(timedelta(days=91))
+    operating.fold_due(newsroom)
+    assert tally(newsroom, edition) == before
+
+
+def test_a_delivery_is_named_the_same_whoever_asks_and_read_back() -> None:
+    from newsletter.names import Names, tag_of
+
+    tag = tag_of("daily", "2026-11-23T07:00")
+    named = Names("abc").of(tag, [1, 2, 1 << 40])
+    assert named == Names("abc").of(tag, [1, 2, 1 << 40])
+    assert [Names("abc").read(name) for name in named] == [(tag, 1), (tag, 2), (tag, 1 << 40)]
+    assert named != Names("other").of(tag, [1, 2, 1 << 40])
+    assert Names("abc").read("harbour") is None
+    assert AttemptId(named[0]).isalnum()
