@@ -164,7 +164,7 @@ class Newsroom:
     def provider(self) -> Provider:
         """The provider that the configuration names."""
         if self._provider is None:
-            self._provider = open_provider(self.settings.provider)
+            self._provider = open_provider(self.settings.provider, clock=self.clock)
         return self._provider
 
     @property

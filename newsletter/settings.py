@@ -68,6 +68,13 @@ def _mailbox(value: str) -> str:
     return str(Address(mailbox.name or "", local, domain))  # quoted where the name needs it
 
 
+def _hold(value: timedelta) -> timedelta:
+    # SendGrid cancels what is due in more than ten minutes, and schedules at most 72 hours ahead.
+    if value and not timedelta(minutes=15) <= value <= timedelta(hours=71):
+        raise ValueError("expected “0s”, or a time from “15m” to “71h”")
+    return value
+
+
 def _web(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -233,6 +240,7 @@ class SendGrid(_Table):
     timeout: Duration = Field(default=timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(minutes=10))
     batch_size: int = Field(default=1_000, ge=1, le=1_000)  # the most recipients of one request
     webhook_keys: VerificationKeys = ()
+    hold: Annotated[Duration, AfterValidator(_hold)] = timedelta()
     key: SecretStr | None = Field(default=None, exclude=True)
 
 

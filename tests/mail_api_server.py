@@ -93,6 +93,7 @@ class MailApi:
     tls: ssl.SSLContext | None = None
     judge: Callable[[Any], list[tuple[str, str | None]]] | None = None
     requests: list[Request] = field(default_factory=list)
+    batches: dict[str, str] = field(default_factory=dict)  # batch ids given out: open, or what was asked of them
     taken: list[str] = field(default_factory=list)
     bytes_in: int = 0
 
@@ -191,7 +192,28 @@ class MailApi:
                 self.bytes_in += len(more)
             data += more
 
+    def _scheduling(self, request: Request) -> bytes | None:
+        """Batch ids, and what is asked of them."""
+        if request.path == "/v3/mail/batch":
+            with self._lock:
+                self.batches[f"batch{len(self.batches)}"] = "open"
+                return answer(201, {"batch_id": f"batch{len(self.batches) - 1}"})
+        if request.path == "/v3/user/scheduled_sends":
+            asked = json.loads(request.body)
+            with self._lock:
+                if self.batches.get(asked["batch_id"]) != "open":
+                    return answer(400, errors(("a status for this batch id exists already", "batch_id")))
+                self.batches[asked["batch_id"]] = asked["status"]
+            return answer(201, asked)
+        if request.path.startswith("/v3/user/scheduled_sends/"):
+            name = request.path.rpartition("/")[2]
+            status = self.batches.get(name, "open")
+            return answer(200, [] if status == "open" else [{"batch_id": name, "status": status}])
+        return None
+
     def _usual(self, request: Request) -> bytes:
+        if (said := self._scheduling(request)) is not None:
+            return said
         if request.path == "/v3/scopes":
             return answer(200, {"scopes": ["mail.send", "sender_verification_eligible"]})
         if not request.headers.get("authorization", "").startswith("Bearer SG."):
@@ -228,7 +250,9 @@ def violations(body: bytes) -> list[tuple[str, str | None]]:
             found.append((what, at))
 
     known = {"personalizations", "from", "reply_to", "subject", "content", "headers", "categories"}
-    must(set(request) <= known | {"tracking_settings", "mail_settings"}, "unknown keys", "")
+    known |= {"tracking_settings", "mail_settings", "send_at", "batch_id"}
+    must(set(request) <= known, "unknown keys", "")
+    must(isinstance(request.get("send_at", 1), int), "a whole number", "send_at")
     must([part["type"] for part in request["content"]] == ["text/plain", "text/html"], "text before HTML", "content")
     must(all(part["value"] for part in request["content"]), "an empty part", "content")
     must(request["subject"] and not CONTROL.search(request["subject"]), "a bad subject", "subject")

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
 from sqlmodel import col
 
-from newsletter import store, tally
+from newsletter import operating, store, tally
 from newsletter.dispatch import Dispatcher
 from newsletter.edition import DeliveryId, Recipient
-from newsletter.errors import ConfigurationError, WebhookRejected
+from newsletter.errors import ConfigurationError, EditionError, WebhookRejected
 from newsletter.models import Batch, EditionState, EventRecord, Outcome
 from newsletter.newsroom import Newsroom, Sent
 from newsletter.rehearsal import rehearse
@@ -44,12 +44,12 @@ def api() -> Iterator[MailApi]:
         yield made
 
 
-def claimed(desk: Desk, api: MailApi, *, claim: bool = True) -> Newsroom:
+def claimed(desk: Desk, api: MailApi, *, claim: bool = True, more: str = "") -> Newsroom:
     """A newsroom that sends through the server; its database is claimed as an operator would claim it."""
     outbox = desk.open()
     with reading(outbox.engine) as session:
         instance = store.instance(session).instance_id
-    table = f'[provider]\nkind = "sendgrid"\nhost = "{api.url}"\ntimeout = "3s"\nwebhook_keys = "{PUBLIC}"\n'
+    table = f'[provider]\nkind = "sendgrid"\nhost = "{api.url}"\ntimeout = "3s"\nwebhook_keys = "{PUBLIC}"\n{more}'
     table += f'\n[database]\ninstance = "{instance}"\n' if claim else ""
     desk.configure(lambda text: text.replace('[provider]\nkind = "outbox"\nbatch_size = 10\n', table))
     newsroom = Newsroom.open(Settings.load(desk.file, {"SENDGRID_API_KEY": "SG.test"}), desk.clock)
@@ -378,3 +378,64 @@ def test_a_missing_key_is_one_line(desk: Desk, api: MailApi) -> None:
     assert done.returncode == 1
     assert "BAD   provider: SENDGRID_API_KEY is not set" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------------ called back
+
+
+def test_an_edition_that_is_kept_back_is_called_back_whole(
+    desk: Desk, api: MailApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newsroom = claimed(desk, api, more='hold = "30m"\nbatch_size = 4\n')
+    desk.people(newsroom, 10)
+    assert send(newsroom, desk, monkeypatch).record.state is EditionState.CLOSED
+    mails = [request.json for request in api.requests if request.path == "/v3/mail/send"]
+    assert {mail["batch_id"] for mail in mails} == {"batch0"}, "one name for the whole edition"
+    assert all(mail["send_at"] == int(desk.clock().timestamp()) + 1_800 for mail in mails)
+    done = operating.cancel(newsroom, "daily", None, actor="ada", reason="wrong picture")
+    assert (done.recalled, done.fault, api.batches) == (10, None, {"batch0": "cancel"})
+    account = newsroom.edition("daily")
+    assert account.tally is not None
+    assert (account.tally.cancelled, account.tally.holds) == (10, True)
+    assert [act.act for act in account.acts][-1] == "recall"
+
+
+def test_what_is_too_near_to_its_time_is_not_called_back(
+    desk: Desk, api: MailApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newsroom = claimed(desk, api, more='hold = "30m"\n')
+    desk.people(newsroom, 10)
+    send(newsroom, desk, monkeypatch)
+    desk.clock.forward(timedelta(minutes=21))
+    with pytest.raises(EditionError, match="it is closed; it can no longer be cancelled"):
+        operating.cancel(newsroom, "daily", None, actor="ada", reason=None)
+    assert api.batches == {"batch0": "open"}
+
+
+def test_a_recall_that_is_refused_changes_nothing_and_is_said(
+    desk: Desk, api: MailApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newsroom = claimed(desk, api, more='hold = "30m"\n')
+    desk.people(newsroom, 10)
+    send(newsroom, desk, monkeypatch)
+    api.batches["batch0"] = "pause"
+    done = operating.cancel(newsroom, "daily", None, actor="ada", reason=None)
+    assert (done.recalled, "a status for this batch id exists already" in (done.fault or "")) == (0, True)
+    account = newsroom.edition("daily")
+    assert account.tally is not None
+    assert account.tally.accepted == 10
+    api.batches["batch0"] = "cancel"  # it was taken after all, and its answer was lost
+    assert operating.cancel(newsroom, "daily", None, actor="ada", reason=None).recalled == 10
+
+
+def test_a_limit_that_is_used_up_is_waited_for_without_a_call(
+    desk: Desk, api: MailApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newsroom = claimed(desk, api, more="batch_size = 5\n")
+    desk.people(newsroom, 10)
+    reset = int(desk.clock().timestamp()) + 40
+    api.script.append(Act(answer(202, X_Message_Id="m1", X_RateLimit_Remaining="0", X_RateLimit_Reset=str(reset))))
+    before = desk.clock()
+    assert send(newsroom, desk, monkeypatch).record.state is EditionState.CLOSED
+    assert len(api.requests) == 2, "no call was made only to hear 429"
+    assert desk.clock() - before >= timedelta(seconds=40)

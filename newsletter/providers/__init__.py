@@ -4,7 +4,7 @@ One file a provider, holding both halves (submitting, and reading its webhook). 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, runtime_checkable
 
 from newsletter.edition import AttemptId, Event, Finding, Message, Receipt, Recipient
@@ -82,7 +82,12 @@ def recalling(provider: Provider) -> Recalling | None:
     return provider if isinstance(provider, Recalling) and provider.hold else None
 
 
-def open_provider(settings: Outbox | SendGrid, *, sandbox: bool = False) -> Provider:
+def open_provider(
+    settings: Outbox | SendGrid,
+    *,
+    sandbox: bool = False,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Provider:
     """The provider that the configuration names. In its `sandbox` it judges every request and delivers none.
 
     Raises ConfigurationError where it has no sandbox, or has not been given its key.
@@ -92,7 +97,7 @@ def open_provider(settings: Outbox | SendGrid, *, sandbox: bool = False) -> Prov
             raise ConfigurationError("the outbox has no sandbox: it reaches nobody as it is")
         from newsletter.providers.outbox import OutboxProvider  # noqa: PLC0415 # only the one in use is loaded
 
-        return OutboxProvider(settings.path, batch_size=settings.batch_size)
+        return OutboxProvider(settings.path, batch_size=settings.batch_size, clock=clock)
     if settings.key is None:
         raise ConfigurationError(
             f"{SENDGRID_VARIABLE} is not set: put it into the environment or into .env beside the configuration"
@@ -106,4 +111,6 @@ def open_provider(settings: Outbox | SendGrid, *, sandbox: bool = False) -> Prov
         batch_size=settings.batch_size,
         webhook_keys=settings.webhook_keys,
         sandbox=sandbox,
+        hold=settings.hold,
+        clock=clock,
     )

@@ -8,6 +8,7 @@ Facts about SendGrid are from its API reference (docs.sendgrid.com/api-reference
 published OpenAPI description, where no other source is named.
 """
 
+import copy
 import hashlib
 import http
 import json
@@ -36,7 +37,7 @@ from newsletter.errors import (
 )
 from newsletter.mime import HeaderError
 from newsletter.providers.exchange import Answer, Exchange, bounded
-from newsletter.providers.personalizations import LONGEST_ADDRESS, MOST_RECIPIENTS, build, clean
+from newsletter.providers.personalizations import LONGEST_ADDRESS, MOST_RECIPIENTS, Held, build, clean
 
 LARGEST_WEBHOOK_BYTES = 5_000_000  # SendGrid posts at most 768 kB at a time (Event Webhook reference)
 _CHECK_TIMEOUT = timedelta(seconds=10)
@@ -83,8 +84,8 @@ class SendGridProvider:
     """SendGrid as a provider. Calling again would send again, so what gave no answer stays unknown.
 
     `host` is "global", "eu" or a base URL; `timeout` bounds a whole call; `clock` tells the time that a wish to wait is
-    reckoned from. In its `sandbox` SendGrid judges each request and delivers none. Raises ConfigurationError where the
-    key cannot be one.
+    reckoned from. In its `sandbox` SendGrid judges each request and delivers none. `hold` is how long SendGrid keeps
+    back what it took, so that it can be called back. Raises ConfigurationError where the key cannot be one.
     """
 
     name = "sendgrid"
@@ -101,6 +102,7 @@ class SendGridProvider:
         batch_size: int = MOST_RECIPIENTS,
         webhook_keys: Sequence[str] = (),
         sandbox: bool = False,
+        hold: timedelta = timedelta(),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         if not re.fullmatch(r"[!-~]+", key):  # http.client would quote such a key in its error
@@ -109,6 +111,9 @@ class SendGridProvider:
         self._key, self._sandbox, self._clock, self._timeout = key, sandbox, clock, timeout
         self._host = _HOSTS.get(host, host.rstrip("/"))
         self._verifiers = [_verifier(webhook_key) for webhook_key in webhook_keys]
+        self.hold = timedelta() if sandbox else hold
+        self._recall_id: str | None = None
+        self._rest = _Rest()
 
     def submit(
         self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
@@ -116,10 +121,15 @@ class SendGridProvider:
         """Post one request. All receipts come with its answer, since SendGrid takes a request whole or not at all.
 
         Whom it cannot take is refused before the call, and whom this request has no room for has not been tried; beside
-        an unknown outcome that still holds.
+        an unknown outcome that still holds. Where SendGrid has said that its limit is used up, Throttled comes without
+        a call.
         """
+        if (rest := self._rest.left(self._clock())) is not None:
+            raise Throttled(self.name, rest)
+        held_until = self._clock() + self.hold if self._recall_id else None
+        held = Held(int(held_until.timestamp()), self._recall_id) if held_until and self._recall_id else None
         try:
-            request = build(message, recipients, attempt, sandbox=self._sandbox)
+            request = build(message, recipients, attempt, sandbox=self._sandbox, held=held)
         except HeaderError as error:
             raise ProviderRefused(self.name, str(error)) from error
         answered: list[Receipt] = []
@@ -127,11 +137,50 @@ class SendGridProvider:
             body = _Hidden(request.body)
             try:
                 answer = self._ask(lambda client: client.mail.send.post(request_body=body), self._timeout, started)
+                self._rest.heed(answer.headers, self._clock())
                 answered = self._receipts(request.called, answer)
             except OutcomeUnknown:
                 yield from request.receipts
                 raise
+        if held_until is not None:
+            answered = [
+                one._replace(held_until=held_until) if one.result is Result.ACCEPTED else one for one in answered
+            ]
         yield from (*request.receipts, *answered)
+
+    def reserve(self) -> str:
+        """A batch id (Mail Batch reference): requests that carry it are cancelled together. Raises a DispatchError."""
+        answer = self._ask(
+            lambda client: client.mail.batch.post(request_body=_Hidden(b"{}")), self._timeout, lambda: None
+        )
+        batch_id = _object(answer.body).get("batch_id")
+        if answer.status_code != http.HTTPStatus.CREATED or not isinstance(batch_id, str) or not batch_id.isalnum():
+            raise ProviderRefused(self.name, self._complaint(answer.status_code, answer.body))
+        return batch_id[:100]
+
+    def holding(self, recall_id: str) -> Self:
+        """The same, whose requests carry a batch id and are kept back for `hold`."""
+        made = copy.copy(self)
+        made._recall_id = recall_id  # noqa: SLF001 # its own class
+        return made
+
+    def recall(self, recall_id: str) -> None:
+        """Cancel what is scheduled under a batch id (Cancel Scheduled Sends reference). Raises a DispatchError.
+
+        SendGrid takes that up to ten minutes before `send_at`, and says 400 where it was cancelled before.
+        """
+        asked = _Hidden(json.dumps({"batch_id": recall_id, "status": "cancel"}).encode())
+        answer = self._ask(
+            lambda client: client.user.scheduled_sends.post(request_body=asked), self._timeout, lambda: None
+        )
+        if answer.status_code == http.HTTPStatus.CREATED:
+            return
+        known = self._ask(lambda client: client.user.scheduled_sends._(recall_id).get(), self._timeout, lambda: None)
+        if not any(
+            isinstance(one, dict) and one.get("batch_id") == recall_id and one.get("status") == "cancel"
+            for one in _list(known.body)
+        ):
+            raise ProviderRefused(self.name, self._complaint(answer.status_code, answer.body))
 
     def events(self, headers: Mapping[str, str], body: bytes) -> Sequence[Event]:
         """What a post of the event webhook tells, in its order. Raises WebhookRejected.
@@ -340,6 +389,26 @@ class SendGridProvider:
 # ---------------------------------------------------------------------------------------------- the package
 
 
+class _Rest:
+    """Until when SendGrid's limit is used up, by the headers of its answers: known to all calls of a process."""
+
+    def __init__(self) -> None:
+        self._until: datetime | None = None
+
+    def heed(self, headers: Headers, now: datetime) -> None:
+        """Take in what an answer says: where nothing remains, nothing is asked before the limit's reset."""
+        remaining, reset = (str(headers.get(f"X-RateLimit-{name}") or "").strip() for name in ("Remaining", "Reset"))
+        if remaining == "0" and re.fullmatch(r"[0-9]{1,12}", reset):
+            wait = timedelta(seconds=int(reset) - now.timestamp())
+            self._until = now + min(wait, _LONGEST_WAIT)
+
+    def left(self, now: datetime) -> timedelta | None:
+        """How long to wait, None where nothing is to be waited for."""
+        if self._until is None or self._until <= now:
+            return None
+        return self._until - now
+
+
 class _Hidden(bytes):
     """A request that no log shows. The package writes whole requests into its DEBUG lines, by `format`.
 
@@ -424,6 +493,12 @@ def _object(body: bytes) -> dict[str, Any]:
     """A JSON object, empty where there is none."""
     found = _read(body)
     return found if isinstance(found, dict) else {}
+
+
+def _list(body: bytes) -> list[Any]:
+    """A JSON array, empty where there is none."""
+    found = _read(body)
+    return found if isinstance(found, list) else []
 
 
 def _errors(body: bytes) -> list[dict[str, Any]]:
