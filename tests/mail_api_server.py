@@ -208,7 +208,8 @@ class MailApi:
         if request.path.startswith("/v3/user/scheduled_sends/"):
             name = request.path.rpartition("/")[2]
             status = self.batches.get(name, "open")
-            return answer(200, [] if status == "open" else [{"batch_id": name, "status": status}])
+            said = [] if status == "open" else [{"batch_id": name, "status": status}]
+            return answer(200, json.dumps(said).encode())
         return None
 
     def _usual(self, request: Request) -> bytes:
