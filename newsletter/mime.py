@@ -19,7 +19,9 @@ LINE = 76  # RFC 2045 section 6.7: encoded lines, the soft break included; RFC 2
 HEADER_LINE = 998  # RFC 5322 section 2.1.1: the most a line may ever be
 HEADER_WISH = 78  # and should be
 
-_SAFE = re.compile(r"(?!From )[!-\-/-<>-~](?:[ -<>-~]{0,73}[!-<>-~])?")  # stands as it is: one line, no "=", no "." ahead
+_SAFE = re.compile(
+    r"(?!From )[!-\-/-<>-~](?:[ -<>-~]{0,73}[!-<>-~])?"
+)  # stands as it is: one line, no "=", no "." ahead
 _MARKUP = re.compile(r"[&<>\"']")
 _ODD = re.compile(rb"[^ -<>-~]")  # RFC 2045 section 6.7 (1) and (2): whatever else is written as =XX, tabs too
 _HEX = [b"=%02X" % byte for byte in range(256)]

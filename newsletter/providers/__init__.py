@@ -9,15 +9,15 @@ from typing import Protocol, runtime_checkable
 
 from newsletter.edition import AttemptId, Event, Finding, Message, Receipt, Recipient
 from newsletter.errors import ConfigurationError
-from newsletter.settings import SENDGRID_VARIABLE, Outbox, SendGrid
+from newsletter.settings import DKIM_VARIABLE, SENDGRID_VARIABLE, SMTP_VARIABLE, Outbox, SendGrid, Smtp
 
 
 class Provider(Protocol):
     """Hands messages to a delivery service.
 
     Never retries by itself; every call is bounded by a time-out; one Receipt for each recipient, in any order, as soon
-    as it is known; raises a DispatchError only where nobody's copy was handed over (OutcomeUnknown: may have been);
-    safe from several threads.
+    as it is known; safe from several threads. Raises a DispatchError where nobody's copy was handed over
+    (OutcomeUnknown: may have been); beside receipts it speaks of those who have none, or were not tried.
     """
 
     @property
@@ -82,7 +82,7 @@ def recalling(provider: Provider) -> Recalling | None:
     return provider if isinstance(provider, Recalling) and provider.hold else None
 
 
-def open_provider(settings: Outbox | SendGrid, *, sandbox: bool = False) -> Provider:
+def open_provider(settings: Outbox | SendGrid | Smtp, *, sandbox: bool = False) -> Provider:
     """The provider that the configuration names. In its `sandbox` it judges every request and delivers none.
 
     Raises ConfigurationError where it has no sandbox, or has not been given its key.
@@ -93,6 +93,10 @@ def open_provider(settings: Outbox | SendGrid, *, sandbox: bool = False) -> Prov
         from newsletter.providers.outbox import OutboxProvider  # noqa: PLC0415 # only the one in use is loaded
 
         return OutboxProvider(settings.path, batch_size=settings.batch_size)
+    if isinstance(settings, Smtp):
+        if sandbox:
+            raise ConfigurationError("an SMTP server has no sandbox: --test mails one proof to an address of yours")
+        return _open_smtp(settings)
     if settings.key is None:
         raise ConfigurationError(
             f"{SENDGRID_VARIABLE} is not set: put it into the environment or into .env beside the configuration"
@@ -106,4 +110,38 @@ def open_provider(settings: Outbox | SendGrid, *, sandbox: bool = False) -> Prov
         batch_size=settings.batch_size,
         webhook_keys=settings.webhook_keys,
         sandbox=sandbox,
+    )
+
+
+def _open_smtp(settings: Smtp) -> Provider:
+    password = settings.password.get_secret_value() if settings.password else None
+    if settings.username is not None and password is None:
+        raise ConfigurationError(
+            f"{SMTP_VARIABLE} is not set, and provider.username is: put it into the environment or into .env beside "
+            "the configuration"
+        )
+    if settings.dkim is not None and settings.dkim_key is None:
+        raise ConfigurationError(
+            f"{DKIM_VARIABLE} is not set, and provider.dkim is: put the private key, PEM or one line of base64, into "
+            "the environment or into .env beside the configuration"
+        )
+    from newsletter.providers.smtp import SmtpProvider  # noqa: PLC0415 # only the one in use is loaded
+
+    sign = None
+    if settings.dkim is not None and settings.dkim_key is not None:
+        from newsletter.providers.dkim import signer  # noqa: PLC0415 # the same
+
+        sign = signer(settings.dkim.domain, settings.dkim.selector, settings.dkim_key.get_secret_value())
+    return SmtpProvider(
+        settings.host,
+        port=settings.service,
+        security=settings.security,
+        username=settings.username,
+        password=password if settings.username is not None else None,
+        ca_file=settings.ca_file,
+        hello=settings.hello,
+        timeout=settings.timeout,
+        batch_size=settings.batch_size,
+        bounce_domain=settings.bounce_domain,
+        sign=sign,
     )

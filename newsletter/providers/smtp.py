@@ -46,7 +46,7 @@ class SmtpProvider:
     live = True
     atomic = False
 
-    def __init__(  # noqa: PLR0917 # all but the first by keyword
+    def __init__(
         self,
         host: str,
         *,

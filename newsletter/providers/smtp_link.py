@@ -16,10 +16,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from newsletter.errors import ProviderRefused, Unreachable
-from newsletter.providers.smtp_wire import NAME, Closing, Dialogue, Offers, Talk, Throttled
-from newsletter.providers.smtp_wire import A_MINUTE as _A_MINUTE
-from newsletter.providers.smtp_wire import Garbled, authenticate, greeting, hello, starttls
+from newsletter.errors import ProviderRefused, Throttled, Unreachable
+from newsletter.providers.smtp_wire import (
+    A_MINUTE,
+    NAME,
+    Closing,
+    Dialogue,
+    Garbled,
+    Offers,
+    Talk,
+    authenticate,
+    greeting,
+    hello,
+    starttls,
+)
 
 KEPT = timedelta(seconds=30)  # idle; servers allow some minutes (RFC 5321 section 4.5.3.2.7), firewalls often less
 MOST_KEPT = 32
@@ -31,7 +41,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Lost(Exception):  # noqa: N818 # named by what happened, as newsletter/errors.py does
+class Lost(Exception):
     """The connection has ended. Its sentence says how."""
 
 
@@ -265,7 +275,7 @@ class Links:
         except TimeoutError:
             fault = Unreachable(NAME, f"no connection within {within:.3g} s")
         except Closing:
-            fault = Throttled(NAME, _A_MINUTE)
+            fault = Throttled(NAME, A_MINUTE)
         except ssl.SSLCertVerificationError as error:
             fault = Unreachable(NAME, f"the server's certificate is not to be trusted: {error.verify_message}")
         except ssl.SSLError as error:

@@ -11,10 +11,9 @@ It is one at most, since a body may follow only on the 354 to its own DATA (RFC 
 
 import base64
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from newsletter.edition import DeliveryId, Receipt, Result
@@ -38,11 +37,11 @@ _ABOUT_US = re.compile(
 )
 
 
-class Garbled(Exception):  # noqa: N818 # named by what happened, as newsletter/errors.py does
+class Garbled(Exception):
     """What the server said is no SMTP, or was not asked. Its sentence quotes nothing."""
 
 
-class Closing(Exception):  # noqa: N818 # the same
+class Closing(Exception):
     """The server said 421: what it has not answered it has not taken."""
 
     def __init__(self, reply: "Reply") -> None:
@@ -86,7 +85,7 @@ class Reply:
         return policy and _ABOUT_US.search(" ".join(self.lines)) is not None
 
     def about_the_system(self) -> bool:
-        """Whether "later" speaks of the whole server (RFC 3463 section 3.4): its disk is full, it is being shut down."""
+        """Whether "later" speaks of the whole server (RFC 3463 section 3.4): full, or being shut down."""
         return self.later and (self.status.startswith("4.3.") if self.status else self.code in {421, 452})
 
     def __repr__(self) -> str:
@@ -215,7 +214,7 @@ def read_offers(reply: Reply) -> Offers:
     for line in reply.lines[1:]:
         word, *rest = line.upper().replace("AUTH=", "AUTH ", 1).split() or [""]
         named.setdefault(word, set()).update(rest)
-    limits = [int(size) for size in named.get("SIZE", ()) if re.fullmatch(r"[0-9]{1,15}", size)]
+    sizes = {int(size) for size in named.get("SIZE", ()) if re.fullmatch(r"[0-9]{1,15}", size)} - {0}  # 0 is no limit
     return Offers(
         pipelining="PIPELINING" in named,
         starttls="STARTTLS" in named,
@@ -223,7 +222,7 @@ def read_offers(reply: Reply) -> Offers:
         utf8="SMTPUTF8" in named and "8BITMIME" in named,  # RFC 6531 section 3.1 (8): it must offer both
         statuses="ENHANCEDSTATUSCODES" in named,
         says_size="SIZE" in named,
-        size=min(limits) if limits and min(limits) else None,  # 0 is no limit (RFC 1870 section 4)
+        size=min(sizes, default=None),
         auth=frozenset(named.get("AUTH", ())),
     )
 
