@@ -29,6 +29,7 @@ _MOST_REPORTS = 20  # recipients of one report; ours have one
 
 _CAME_TO = ("to", "delivered-to", "x-original-to", "envelope-to", "x-envelope-to", "x-rcpt-to", "return-path")
 _ORIGINALS = {"message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers", ""}
+_OF_A_MAIL = {*_CAME_TO, "from", "date", "received", "subject"}
 _FIELD = re.compile(r"([!-9;-~]{1,76}):[ \t]*(.*)", re.DOTALL)
 _SENT_BACK = re.compile(r"(?im)^(?:message-id|original-message-id):\s*<([a-z0-9]{1,32})@[^<>\s]+>")
 _BOUNDARY = re.compile(r"(?i)boundary\s*=\s*(?:\"([^\"\r\n]{1,200})\"|([^\s;\"]{1,200}))")
@@ -81,8 +82,8 @@ def read(mail: bytes, domain: str | None, now: datetime) -> Sequence[Event]:
     text = mail[:_READ_BYTES].decode("utf-8", "replace").replace("\r\n", "\n")
     head, _, body = text.partition("\n\n")
     headers = _fields(head)
-    if not headers:
-        raise WebhookRejected(_NAME, "it is no mail: it has no headers")
+    if _OF_A_MAIL.isdisjoint(headers):
+        raise WebhookRejected(_NAME, "it is no mail: it has none of a mail's headers")
     parts = list(_parts(headers, body))
     delivery = _delivery(headers, parts, domain)
     told = list(_tell(headers, body, parts))[:_MOST_REPORTS]
@@ -252,7 +253,7 @@ def _instant(text: str, now: datetime) -> datetime:
     """When it was written, as far as that can be: never later than now, nor more than a month ago."""
     try:
         at = parsedate_to_datetime(text.strip()[:100])
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         return now
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     return at if now - timedelta(days=30) <= at <= now else now

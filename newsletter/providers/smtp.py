@@ -404,7 +404,7 @@ class _Call:
 def _standing(link: Link, server: Server) -> str:
     """What a connection that is ready says for itself."""
     how = "encrypted" if link.encrypted else "not encrypted"
-    who = f", {server.username} may send" if server.username else ""
+    who = ", the password is taken" if server.username else ""
     offered = [
         name
         for name, there in {
