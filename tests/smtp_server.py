@@ -180,9 +180,7 @@ class Session:
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raise _Over
 
-    def _reply(
-        self, verb: str, argument: str, usual: bytes, before: Callable[[], None] = lambda: None
-    ) -> bool:
+    def _reply(self, verb: str, argument: str, usual: bytes, before: Callable[[], None] = lambda: None) -> bool:
         """Say what is to be said at a verb. Whether that was a yes; then `before` was done before it was said."""
         says = self.manner.says.get(verb, Do.USUAL)
         if callable(says):
@@ -197,6 +195,8 @@ class Session:
             before()
         if says:
             self.say(says)
+        if says.startswith(b"421"):
+            raise _Over
         return good
 
     def _more(self) -> None:

@@ -212,7 +212,9 @@ def test_a_complaint_is_read() -> None:
 
 
 def test_encoded_parts_are_read() -> None:
-    status = b"Reporting-MTA: dns; mx\r\n\r\nFinal-Recipient: rfc822; a@b.example\r\nAction: failed\r\nStatus: 5.1.1\r\n"
+    status = (
+        b"Reporting-MTA: dns; mx\r\n\r\nFinal-Recipient: rfc822; a@b.example\r\nAction: failed\r\nStatus: 5.1.1\r\n"
+    )
     mail = (
         f"To: b+{ID}@{DOMAIN}\r\nContent-Type: multipart/report; boundary=x\r\n\r\n--x\r\n"
         "Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: base64\r\n\r\n"
@@ -263,7 +265,8 @@ def nested(depth: int) -> bytes:
         report(diagnostic="smtp; " + "a@" * 1_000_000),
         QMAIL.replace(b"<ada@", b"<a>:\n\n" * 100_000 + b"<ada@"),
         report(status="9" * 100_000),
-        b"To: a@b\nContent-Type: multipart/report; boundary=x\n\n" + b"--x\nContent-Type: message/delivery-status\n\n" * 100_000,
+        b"To: a@b\nContent-Type: multipart/report; boundary=x\n\n"
+        + b"--x\nContent-Type: message/delivery-status\n\n" * 100_000,
     ],
 )
 def test_a_hostile_mail_costs_next_to_nothing(mail: bytes) -> None:

@@ -33,7 +33,7 @@ from newsletter.providers import Provider, open_provider
 from newsletter.providers.outbox import OutboxProvider
 from newsletter.providers.sendgrid import SendGridProvider
 from newsletter.providers.smtp import SmtpProvider
-from newsletter.settings import Outbox, SendGrid, Smtp
+from newsletter.settings import Outbox, SendGrid
 from tests.mail_api_server import Act, MailApi, answer, errors, rendered
 from tests.smtp_server import Do, Manner, SmtpServer
 from tests.strict_mail import read
@@ -250,7 +250,9 @@ class SmtpHarness:
         Case.SILENT_AFTER_THE_BODY: Manner(users=_USERS, says={".": Do.HANG}),
         Case.CUT_OFF: Manner(users=_USERS, says={".": Do.CUT}),
         Case.NONSENSE: Manner(users=_USERS, says={".": b"\x16\x03\x01 reader3@example.org no SMTP\r\n"}),
-        Case.REVOKED: Manner(users={"desk": "another"}, says={"AUTH": b"535 5.7.8 desk SG.test reader3@example.org\r\n"}),
+        Case.REVOKED: Manner(
+            users={"desk": "another"}, says={"AUTH": b"535 5.7.8 desk SG.test reader3@example.org\r\n"}
+        ),
     }
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -322,7 +324,9 @@ def at_fault(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     yield from opened(request.param, tmp_path, monkeypatch)
 
 
-def opened(made: type[OutboxHarness | SendGridHarness | SmtpHarness], folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Harness]:
+def opened(
+    made: type[OutboxHarness | SendGridHarness | SmtpHarness], folder: Path, patch: pytest.MonkeyPatch
+) -> Iterator[Harness]:
     found = made(folder, patch)
     if isinstance(found, SendGridHarness):
         with found.api:

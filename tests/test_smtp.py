@@ -112,9 +112,7 @@ def test_what_arrives_is_byte_for_byte_what_the_mould_makes(server: SmtpServer, 
     receipts, error = call(open_to(server), recipients, message)
     assert (set(results(receipts)), error) == ({A}, None)
     mould = Mould(message)
-    assert {mail.to: mail.data for mail in server.mails} == {
-        one.address: mould.fill(one, NOW) for one in recipients
-    }
+    assert {mail.to: mail.data for mail in server.mails} == {one.address: mould.fill(one, NOW) for one in recipients}
     for mail in server.mails:
         read(mail.data)
 
@@ -153,7 +151,10 @@ def test_a_delivery_has_the_same_message_id_whenever_it_is_sent(server: SmtpServ
 def test_bounces_come_back_to_an_address_of_the_delivery_and_nobodys_name(server: SmtpServer, open_to: Open) -> None:
     call(open_to(server, bounce_domain="bounce.example.org"), people(1))
     call(open_to(server), people(1))
-    assert [mail.path for mail in server.mails] == [f"b+{people(1)[0].delivery}@bounce.example.org", "daily@example.org"]
+    assert [mail.path for mail in server.mails] == [
+        f"b+{people(1)[0].delivery}@bounce.example.org",
+        "daily@example.org",
+    ]
 
 
 def test_a_receipt_names_the_servers_queue_id(server: SmtpServer, open_to: Open) -> None:
@@ -178,12 +179,12 @@ def test_an_address_beyond_ascii_goes_where_smtputf8_is_offered_and_is_refused_w
 
 
 def test_a_mail_that_is_too_large_for_the_server_is_not_begun(server: SmtpServer, open_to: Open) -> None:
-    server.manner = Manner(offers=("PIPELINING", "SIZE 1000"))
+    server.manner = Manner(offers=("PIPELINING", "SIZE 500"))
     started: list[bool] = []
     receipts, error = call(open_to(server), people(3), started=lambda: started.append(True))
     assert (receipts, started) == ([], [])
     assert isinstance(error, ProviderRefused)
-    assert "the server takes 1,000" in str(error)
+    assert "the server takes 500" in str(error)
 
 
 # ---------------------------------------------------------------------------------------------- connections
@@ -258,7 +259,8 @@ def test_a_caller_who_goes_away_leaves_no_call_behind(server: SmtpServer, open_t
     assert next(iter(receipts)).result is A
     receipts.close()  # type: ignore[attr-defined]
     provider.close()
-    assert server.sessions[0].ended.wait(5) or server.over.set() is None
+    with pytest.raises(StopIteration):
+        next(iter(receipts))
 
 
 def test_closing_ends_a_call_that_goes_on(server: SmtpServer, open_to: Open) -> None:
@@ -270,7 +272,12 @@ def test_closing_ends_a_call_that_goes_on(server: SmtpServer, open_to: Open) -> 
         return Do.HANG
 
     server.manner = Manner(says={".": hang})
-    thread = threading.Thread(target=lambda: (reached.wait(10), provider.close()))
+
+    def close_then() -> None:
+        reached.wait(10)
+        provider.close()
+
+    thread = threading.Thread(target=close_then)
     thread.start()
     receipts, error = call(provider, people(3))
     thread.join(10)
@@ -297,7 +304,7 @@ _VERBS = ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "BODY", "."]
 def test_wherever_it_breaks_everybody_is_accounted_for(  # noqa: PLR0917 # what varies
     server: SmtpServer, open_to: Open, verb: str, turn: int, act: Any, pipelining: bool
 ) -> None:
-    """At most one is in doubt; whom the server took is accepted or in doubt; whom it did not take is neither accepted."""
+    """At most one is in doubt. Whom the server took is accepted or in doubt, and nobody else is accepted."""
     offers = OFFERS if pipelining else ()
     breaking = Manner(offers=offers, says={verb: at(turn, act, b"" if verb == "BODY" else Do.USUAL)})
     server.script.append(breaking)
@@ -365,7 +372,7 @@ def test_a_server_that_says_nothing_before_is_unreachable(server: SmtpServer, op
     receipts, error = call(open_to(server, seconds=0.3), people(2))
     assert receipts == []
     assert isinstance(error, Unreachable)
-    assert str(error) == "smtp cannot be reached: no connection within 0.3 s" or "no connection within" in str(error)
+    assert "no connection within 0.3 s" in str(error)
 
 
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
@@ -474,7 +481,8 @@ def test_a_sender_who_is_refused_later_ends_the_call(server: SmtpServer, open_to
 def test_a_system_that_is_full_is_left_alone_for_a_while(server: SmtpServer, open_to: Open, verb: str) -> None:
     server.manner = Manner(says={verb: at(3, b"452 4.3.1 insufficient system storage\r\n")})
     receipts, error = call(open_to(server), people(5))
-    assert results(receipts) == [A, A, D, N, N]
+    fourth = A if verb == "." else N  # its envelope is out already when the body before it is answered
+    assert results(receipts) == [A, A, D, fourth, N]
     assert isinstance(error, Throttled)
 
 
@@ -521,7 +529,13 @@ def secure(pem: Path) -> Iterator[SmtpServer]:
 def test_starttls_and_then_everything_is_asked_anew(secure: SmtpServer, open_to: Open, pem: Path) -> None:
     secure.manner = Manner(users={"desk": "pw"})
     provider = open_to(
-        secure, host="localhost", security="starttls", ca_file=pem, username="desk", password="pw", hello="me.example.org"
+        secure,
+        host="localhost",
+        security="starttls",
+        ca_file=pem,
+        username="desk",
+        password="pw",
+        hello="me.example.org",
     )
     assert results(call(provider, people(3))[0]) == [A] * 3
     assert secure.commands[:4] == [
@@ -614,9 +628,7 @@ def test_a_password_that_cannot_be_judged_now_is_no_refusal(server: SmtpServer, 
 
 
 @pytest.mark.parametrize("kind", ["rsa", "rsa in PKCS #8", "ed25519", "ed25519, one line", "rsa, one line"])
-def test_a_signed_copy_is_verified_and_nothing_can_be_added_to_it(
-    server: SmtpServer, open_to: Open, kind: str
-) -> None:
+def test_a_signed_copy_is_verified_and_nothing_can_be_added_to_it(server: SmtpServer, open_to: Open, kind: str) -> None:
     form = serialization.PrivateFormat.PKCS8
     key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
     if kind.startswith("rsa"):
@@ -638,7 +650,7 @@ def test_a_signed_copy_is_verified_and_nothing_can_be_added_to_it(
 
     def dns(name: bytes, timeout: int = 5) -> bytes:
         asked.append(name.decode())
-        return f"v=DKIM1; k={kind[:7].split(' ')[0].rstrip(',')}; p={base64.b64encode(public).decode()}".encode()
+        return f"v=DKIM1; k={kind.partition(' ')[0].rstrip(',')}; p={base64.b64encode(public).decode()}".encode()
 
     message = replace(MESSAGE, sender=replace(MESSAGE.sender, reply_to="desk@example.org"), text=f".\n{MESSAGE.text}")
     sign = signing.signer("example.org", "news1", private)
@@ -655,7 +667,9 @@ def test_a_signed_copy_is_verified_and_nothing_can_be_added_to_it(
     assert set(asked) == {"news1._domainkey.example.org."}
 
 
-@pytest.mark.parametrize("key", ["", "x", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "A" * 400])
+@pytest.mark.parametrize(
+    "key", ["", "not a key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "A" * 400]
+)
 def test_what_is_no_key_is_said_and_not_quoted(key: str) -> None:
     with pytest.raises(ConfigurationError, match="NEWSLETTER_DKIM_KEY: expected a private key") as caught:
         signing.signer("example.org", "news1", key)
@@ -682,7 +696,9 @@ class _OnThisMachine(Controller):
     """On a port of the system's choice."""
 
     def _trigger_server(self) -> None:
-        return None  # it would connect to port 0
+        assert isinstance(self.server, asyncio.Server)
+        self.port = self.server.sockets[0].getsockname()[1]
+        super()._trigger_server()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
@@ -690,14 +706,11 @@ def aiosmtpd_server() -> Iterator[tuple[_Keeping, int]]:
     handler = _Keeping()
     controller = _OnThisMachine(handler, hostname="127.0.0.1", port=0, enable_SMTPUTF8=True)
     controller.start()
-    assert isinstance(controller.server, asyncio.Server)
-    yield handler, controller.server.sockets[0].getsockname()[1]
+    yield handler, controller.port
     controller.stop()
 
 
-def test_aiosmtpd_gets_byte_for_byte_what_the_mould_makes(
-    aiosmtpd_server: tuple[_Keeping, int], open_to: Open
-) -> None:
+def test_aiosmtpd_gets_byte_for_byte_what_the_mould_makes(aiosmtpd_server: tuple[_Keeping, int], open_to: Open) -> None:
     handler, port = aiosmtpd_server
     message = replace(MESSAGE, text=f".\n{MESSAGE.text}" + "Zeile für Zeile\n" * 3_000)
     recipients = [*people(30), replace(people(31)[30], address="ådа@example.org")]
@@ -762,7 +775,8 @@ def test_doctor_says_that_a_server_cannot_be_reached(open_to: Open, tmp_path: Pa
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     (finding,) = open_to(port).check()
-    assert (finding.ok, "cannot be reached" in finding.what or "no connection" in finding.what) == (False, True)
+    assert finding.ok is False
+    assert "no connection" in finding.what
     (finding,) = open_to(port, security="tls", ca_file=tmp_path / "none.pem").check()
     assert finding.ok is False
 

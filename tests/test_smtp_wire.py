@@ -66,8 +66,7 @@ def test_whatever_comes_gives_replies_or_garbled(stream: bytes, at: int) -> None
         try:
             for piece in pieces:
                 found += [(reply.code, reply.lines) for reply in reader.feed(piece)]
-        except Garbled as error:
-            assert error.args
+        except Garbled:
             return "garbled"
         return found
 
@@ -170,7 +169,9 @@ def test_a_greeting_is_told_by_its_code(said: bytes, error: type[Exception]) -> 
         dialogue.feed(said)
 
 
-@pytest.mark.parametrize("said", [b"220 go on\r\n250 injected\r\n", b"220 go on\r\n25", b"220 go on\r\nMAIL FROM:<>\r\n"])
+@pytest.mark.parametrize(
+    "said", [b"220 go on\r\n250 injected\r\n", b"220 go on\r\n25", b"220 go on\r\nMAIL FROM:<>\r\n"]
+)
 def test_what_was_put_in_before_tls_ends_the_connection(said: bytes) -> None:
     dialogue = Dialogue()
     dialogue.begin(starttls(Offers(starttls=True)))
@@ -222,7 +223,14 @@ class Copies:
     def __init__(self, count: int, *, wide: bool = False) -> None:
         at = "é" if wide else ""
         self.left = [
-            Copy(DeliveryId(f"d{n}"), f"b+d{n}@b.example", f"reader{n}{at}@example.org", [b"A: b\r\n", b"\r\nx\r\n"], 11, wide)
+            Copy(
+                DeliveryId(f"d{n}"),
+                f"b+d{n}@b.example",
+                f"reader{n}{at}@example.org",
+                [b"A: b\r\n", b"\r\nx\r\n"],
+                11,
+                wide,
+            )
             for n in range(count)
         ]
         self.came: list[Receipt] = []
@@ -267,7 +275,8 @@ def test_the_next_envelope_goes_behind_the_last_dot() -> None:
     ]
     assert dialogue.feed(b"250 ok\r\n" + OPEN) == BODY
     assert dialogue.feed(b"250 ok\r\n") == b""
-    assert (dialogue.busy, transactions.out, transactions.at) == (False, None, None)
+    assert not dialogue.busy
+    assert transactions.answered == 3
     assert copies.results == [Result.ACCEPTED] * 3
 
 

@@ -295,13 +295,8 @@ class Links:
     async def _connect(self, made: list[Link]) -> None:
         server = self.server
         context = server.tls() if server.security == "tls" else None
-
-        def link() -> Link:
-            made[:] = [Link()]
-            return made[0]
-
         transport, connected = await asyncio.get_running_loop().create_connection(
-            link,
+            Link,
             server.host,
             server.port,
             ssl=context,
@@ -309,7 +304,7 @@ class Links:
             happy_eyeballs_delay=0.25,  # RFC 8305 section 5
         )
         connected.encrypted = context is not None
-        made[:] = [connected]
+        made.append(connected)
         self._all.add(connected)
         connected.closed.add_done_callback(lambda _: self._forget(connected))
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
