@@ -28,7 +28,7 @@ from newsletter.mime import Mould
 from newsletter.providers.smtp import SmtpProvider
 
 _SENDER = Sender("daily", "Bench", "b@news.example.org", None, "Bench", "daily.example.org", "https://news.example.org")
-_LINE = "The quick brown fox jumps over the lazy dog, and so on to the end of the line.\n"
+_LINE = "The quick brown fox – “so they say” – jumps over the lazy dog, and so on to the end.\n"
 _BATCH = 200
 _DATE = datetime(2026, 11, 23, 7, tzinfo=UTC)
 

@@ -228,7 +228,6 @@ class Copies:
                 f"b+d{n}@b.example",
                 f"reader{n}{at}@example.org",
                 [b"A: b\r\n", b"\r\nx\r\n"],
-                11,
                 wide,
             )
             for n in range(count)

@@ -274,7 +274,7 @@ class _Call:
                 parts.insert(0, self._sign(b"".join(parts)))
             wide = not recipient.address.isascii()
             path = self._path_of(recipient.delivery)
-            return Copy(recipient.delivery, path, recipient.address, parts, sum(map(len, parts)), wide)
+            return Copy(recipient.delivery, path, recipient.address, parts, wide)
         return None
 
     def tell(self, receipt: Receipt, reply: Reply | None) -> None:

@@ -295,8 +295,12 @@ class Copy(NamedTuple):
     path: str
     to: str
     parts: list[bytes]
-    size: int
     wide: bool
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return sum(map(len, self.parts))
 
 
 class Transactions:
