@@ -357,7 +357,10 @@ class _Call:
             self._put_back(talk)
             return False, error
         else:
-            links.keep(link)
+            if self._stop is None:
+                links.keep(link)
+            else:  # what was refused on it may be allowed on another, once somebody has mended it
+                link.part()
             return False, self._stop
         self._put_back(talk)
         # One that was kept may have been closed before it heard anything.

@@ -273,7 +273,7 @@ class Links:
                 await self._make_ready(link[0])
                 return link[0]
         except TimeoutError:
-            fault = Unreachable(NAME, f"no connection within {within:.3g} s")
+            fault = Unreachable(NAME, f"no connection within {round(within, 1):g} s")
         except Closing:
             fault = Throttled(NAME, A_MINUTE)
         except ssl.SSLCertVerificationError as error:
