@@ -49,7 +49,9 @@ def _message(size: int) -> Message:
         names = ("name", "leave_url", "preferences_url")
         html = "".join(f"<p>{spelling('d4f0a1', name, html=True)}</p>" for name in names)
         text = "\n".join(spelling("d4f0a1", name, html=False) for name in names)
-        return Message(_SENDER, "Today", html + _LINE * lines, text + _LINE * (lines // 9), "d4f0a1", "2026-11-23T07:00")
+        return Message(
+            _SENDER, "Today", html + _LINE * lines, text + _LINE * (lines // 9), "d4f0a1", "2026-11-23T07:00"
+        )
 
     lines = 0
     while len(Mould(made(lines + 9)).fill(_people(1)[0], _DATE)) <= size:

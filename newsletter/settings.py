@@ -195,7 +195,7 @@ Networks = Annotated[tuple[Network, ...], BeforeValidator(_tuple)]
 SourceUrl = Annotated[str, Field(max_length=2_048), AfterValidator(_source_url)]
 Host = Annotated[str, AfterValidator(_host)]
 HostName = Annotated[str, AfterValidator(_hostname)]
-Domain = Annotated[str, AfterValidator(_like(rf"{_DOMAIN}", "a domain in ASCII such as “bounce.example.org”"))]
+DomainName = Annotated[str, AfterValidator(_like(_DOMAIN, "a domain in ASCII such as “bounce.example.org”"))]
 Selector = Annotated[
     str, AfterValidator(_like(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?", "a DKIM selector such as “news1”"))
 ]
@@ -257,7 +257,7 @@ class SendGrid(_Table):
 class Dkim(_Table):
     """[provider.dkim]: the name of the key that mails are signed with. The key comes from the environment."""
 
-    domain: Domain
+    domain: DomainName
     selector: Selector
 
 
@@ -270,10 +270,10 @@ class Smtp(_Table):
     security: Literal["starttls", "tls", "none"] = "starttls"
     username: Printable | None = None
     ca_file: Where | None = None
-    hello: Domain | None = None
+    hello: DomainName | None = None
     timeout: Duration = Field(default=timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(minutes=10))
     batch_size: int = Field(default=200, ge=1, le=200)  # what dispatch records at a time
-    bounce_domain: Domain | None = None
+    bounce_domain: DomainName | None = None
     dkim: Dkim | None = None
     password: SecretStr | None = Field(default=None, exclude=True)
     dkim_key: SecretStr | None = Field(default=None, exclude=True)

@@ -34,7 +34,8 @@ from newsletter.providers import dkim as signing
 from newsletter.providers import open_provider
 from newsletter.providers.smtp import SmtpProvider
 from newsletter.providers.smtp_link import Link
-from newsletter.settings import Smtp
+from newsletter.settings import Settings, Smtp
+from tests.conftest import Desk
 from tests.smtp_server import OFFERS, Do, Manner, SmtpServer
 from tests.smtp_server import Session as Connection
 from tests.strict_mail import read
@@ -420,6 +421,7 @@ def test_a_refusal_costs_that_recipient_alone_and_names_nobody(server: SmtpServe
     assert receipts[3].reason == "550 5.1.1 <[address]>: no such user [address]"
     assert not re.search("reader|@", f"{receipts[3].reason}{receipts[5].reason}")
     assert receipts[5].retry_after is None
+    assert [receipt.suppress for receipt in receipts] == [False] * 3 + [True] + [False] * 4, "that mailbox is gone"
 
 
 def test_a_body_may_be_refused_for_one(server: SmtpServer, open_to: Open) -> None:
@@ -793,7 +795,7 @@ def test_the_registry_opens_it_with_the_port_of_its_security() -> None:
         assert Smtp.model_validate({"host": "mx.example.org", "security": security}).service == port
     provider = open_provider(Smtp.model_validate({"host": "mx.example.org", "port": 2525, "batch_size": 50}))
     assert (provider.name, provider.batch_size, provider.live, provider.idempotent) == ("smtp", 50, True, False)
-    assert (provider.atomic, provider.largest_edition) == (False, None)
+    assert not provider.atomic
 
 
 def test_the_registry_wants_the_secrets_that_the_settings_speak_of() -> None:
@@ -805,6 +807,48 @@ def test_the_registry_wants_the_secrets_that_the_settings_speak_of() -> None:
             open_provider(Smtp.model_validate({"host": "mx.example.org", **table}))
     with pytest.raises(ConfigurationError, match="no sandbox"):
         open_provider(Smtp.model_validate({"host": "mx.example.org"}), sandbox=True)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("", "provider.host is missing"),
+        ('host = "mail.example.org:25"', "provider.host: expected the name of a server"),
+        ('host = "https://mail.example.org"', "provider.host: expected the name of a server"),
+        ('host = "::1"\nport = 0', "provider.port: expected greater than or equal to 1"),
+        ('host = "mx"\nsecurity = "ssl"', "provider.security: expected 'starttls', 'tls' or 'none'"),
+        ('host = "mx"\nbatch_size = 201', "provider.batch_size: expected less than or equal to 200"),
+        ('host = "mx"\ntimeout = "151s"', "provider.timeout: expected at most half of dispatch.lease"),
+        ('host = "mx"\nbounce_domain = "b@example.org"', "provider.bounce_domain: expected a domain"),
+        ('host = "mx"\nhello = "a b"', "provider.hello: expected a domain"),
+        ('host = "mx"\nusername = "dörte"', "provider.username: expected a text in ASCII"),
+        ('host = "mx"\ndkim = { domain = "example.org" }', "provider.dkim.selector is missing"),
+        ('host = "mx"\ndkim = { domain = "example.org", selector = "a b" }', "expected a DKIM selector"),
+        ('host = "mx"\ndkim = { domain = "example.org", selektor = "a" }', "did you mean “selector”?"),
+        ('host = "mx"\npassword = "pw"', "provider.password is no setting"),
+        ('host = "mx"\npath = "x"', "provider.path"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_what_was_expected(desk: Desk, table: str, says: str) -> None:
+    written = f'[provider]\nkind = "smtp"\n{table}\n'
+    desk.configure(lambda text: text.replace('[provider]\nkind = "outbox"\nbatch_size = 10\n', written))
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(desk.file, {})
+    assert says in str(caught.value)
+    assert caught.value.line is not None
+
+
+def test_the_secrets_come_from_the_environment_and_are_never_shown(desk: Desk) -> None:
+    written = (
+        '[provider]\nkind = "smtp"\nhost = "mx"\nca_file = "ca.pem"\ndkim.domain = "example.org"\ndkim.selector = "s"\n'
+    )
+    desk.configure(lambda text: text.replace('[provider]\nkind = "outbox"\nbatch_size = 10\n', written))
+    settings = Settings.load(desk.file, {"NEWSLETTER_SMTP_PASSWORD": "hunter2", "NEWSLETTER_DKIM_KEY": "MIIsecret"})
+    assert isinstance(settings.provider, Smtp)
+    assert settings.provider.password is not None
+    assert settings.provider.password.get_secret_value() == "hunter2"
+    assert settings.provider.ca_file == desk.folder / "ca.pem"
+    assert not re.search("hunter2|MIIsecret", f"{settings!r} {settings.model_dump_json()}")
 
 
 def test_nobody_is_mailed_where_no_copy_can_be_made(server: SmtpServer, open_to: Open) -> None:

@@ -22,6 +22,7 @@ from email.utils import parsedate_to_datetime
 from newsletter.edition import DeliveryId, Event, EventKind
 from newsletter.errors import WebhookRejected
 from newsletter.providers.scrubbing import scrub
+from newsletter.providers.smtp_wire import GONE
 
 _NAME = "smtp"
 _READ_BYTES = 256_000  # a report says what it has to say before the mail that it sends back
@@ -33,7 +34,7 @@ _OF_A_MAIL = {*_CAME_TO, "from", "date", "received", "subject"}
 _FIELD = re.compile(r"([!-9;-~]{1,76}):[ \t]*(.*)", re.DOTALL)
 _SENT_BACK = re.compile(r"(?im)^(?:message-id|original-message-id):\s*<([a-z0-9]{1,32})@[^<>\s]+>")
 _BOUNDARY = re.compile(r"(?i)boundary\s*=\s*(?:\"([^\"\r\n]{1,200})\"|([^\s;\"]{1,200}))")
-_STATUS = re.compile(r"\b([245])\.([0-9]{1,3})\.([0-9]{1,3})\b")
+_STATUS = re.compile(r"\b[245]\.[0-9]{1,3}\.[0-9]{1,3}\b")
 _QMAIL = re.compile(r"(?m)^(?:Hi\. )?This is the \S{1,60}(?: program)? at \S{1,255}$")
 _QMAIL_WHOM = re.compile(r"(?m)^<([^<>\s]{1,320})>:\s*$")
 _NOBODY_THERE = re.compile(
@@ -55,8 +56,6 @@ _FEEDBACK = {  # RFC 5965 section 7.3
     "opt-out": EventKind.LEFT,
     "opt-out-list": EventKind.LEFT,
 }
-# RFC 3463 and its registry: the codes by which a mailbox or its domain is not there, and no others.
-_GONE = {(1, 1), (1, 2), (1, 3), (1, 6), (1, 10), (2, 1)}
 
 
 def return_path(delivery: DeliveryId, domain: str) -> str:
@@ -154,9 +153,8 @@ def _failed(status: str, diagnostic: str) -> EventKind:
     """
     for text in (status, diagnostic):
         found = _STATUS.search(text)
-        if found and (int(found[2]), int(found[3])) != (0, 0):
-            gone = found[1] == "5" and (int(found[2]), int(found[3])) in _GONE
-            return EventKind.BOUNCED if gone else EventKind.BLOCKED
+        if found and found[0][1:] != ".0.0":
+            return EventKind.BOUNCED if found[0] in GONE else EventKind.BLOCKED
     return EventKind.BOUNCED if _NOBODY_THERE.search(diagnostic[:1_000]) else EventKind.BLOCKED
 
 

@@ -6,7 +6,6 @@ calls the loop goes on listening to it, so that one which the server closed is n
 
 import asyncio
 import ipaddress
-import logging
 import re
 import socket
 import ssl
@@ -38,7 +37,6 @@ _SEND_BYTES = 1_048_576  # so that a whole copy goes to the kernel in one call; 
 _PARTING = 1.0  # seconds that closing may take
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
 
 
 class Lost(Exception):
@@ -348,7 +346,6 @@ class Links:
         for link in list(self._all):
             link.fail(Lost("closed"))
         await asyncio.sleep(0)  # what was aborted is closed in the next round
-        await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def _own_name(link: Link) -> str:

@@ -24,6 +24,8 @@ NAME = "smtp"
 LONGEST_LINE = 4_096  # bytes of a reply; RFC 5321 section 4.5.3.1.5 allows 512, and real servers write somewhat more
 MOST_LINES = 128  # of one reply
 A_MINUTE = timedelta(minutes=1)  # for servers that are too busy, which never say how long
+GONE = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"}
+"""By which a mailbox or its domain is not there, or is closed, and no others (RFC 3463 and its registry, RFC 7505)."""
 _CLOSING = 421  # RFC 5321 section 3.8: it may come at any time, and the connection ends with it
 _KNOWN_LINES = 64  # a server repeats the same few lines for each copy
 
@@ -416,7 +418,8 @@ class Transactions:
     def _refused(self, copy: Copy, reply: Reply) -> None:
         self.answered += 1
         result = Result.DEFERRED if reply.later else Result.REFUSED
-        self._tell(Receipt(copy.delivery, result, _without(reply.said(), copy)), reply)
+        said = _without(reply.said(), copy)
+        self._tell(Receipt(copy.delivery, result, said, suppress=reply.status in GONE), reply)
 
 
 def _without(said: str, copy: Copy) -> str:
