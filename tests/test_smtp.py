@@ -286,6 +286,27 @@ def test_closing_ends_a_call_that_goes_on(server: SmtpServer, open_to: Open) -> 
     assert isinstance(error, OutcomeUnknown)
 
 
+def test_closing_ends_a_call_that_still_connects(server: SmtpServer, open_to: Open) -> None:
+    provider = open_to(server)
+    reached = threading.Event()
+
+    def hang(session: Connection, _: str) -> Any:
+        reached.set()
+        return Do.HANG
+
+    def close_then() -> None:
+        reached.wait(10)
+        provider.close()
+
+    server.manner = Manner(says={"CONNECT": hang})
+    thread = threading.Thread(target=close_then)
+    thread.start()
+    receipts, error = call(provider, people(3))
+    thread.join(10)
+    assert receipts == []
+    assert isinstance(error, Unreachable)
+
+
 def test_it_opens_again_after_it_was_closed(server: SmtpServer, open_to: Open) -> None:
     provider = open_to(server)
     for _ in range(2):

@@ -383,6 +383,72 @@ def test_the_size_is_said_where_it_is_asked_for_and_a_larger_one_is_not_sent() -
     assert (out, dialogue.busy, copies.results) == (b"", False, [Result.REFUSED])
 
 
+def test_replies_that_are_out_of_step_never_count_for_a_body() -> None:
+    """A server that answers one command twice: all that follows is shifted by one."""
+    copies = Copies(3)
+    transactions, dialogue, _ = talked(copies, PIPELINING)
+    for said in (b"250 ok\r\n", b"250 twice\r\n", b"550 5.1.1 nobody\r\n"):
+        dialogue.feed(said)
+    with pytest.raises(Garbled):
+        dialogue.feed(b"503 the answer to DATA, where the one to RSET is due\r\n")
+    assert Result.ACCEPTED not in copies.results
+    assert transactions.out is None
+
+
+_SAID = st.sampled_from(
+    [b"250 ok", b"354 go on", b"550 5.1.1 no", b"450 4.2.1 later", b"503 no", b"421 bye", b"334 x", b"250-half", b"x"]
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(pipelining=st.booleans(), said=st.lists(st.lists(_SAID, min_size=1, max_size=4), max_size=30))
+def test_whatever_a_server_says_a_copy_counts_as_taken_only_by_a_reply_after_its_body(
+    pipelining: bool, said: list[list[bytes]]
+) -> None:
+    """And each copy has one end: a receipt, in doubt, or not begun."""
+    copies = Copies(4)
+    transactions, dialogue, out = talked(copies, Offers(pipelining=pipelining))
+    written = [out]
+    for lines in said:
+        before, known = b"".join(written), len(copies.came)
+        try:
+            written.append(dialogue.feed(b"\r\n".join(lines) + b"\r\n"))
+        except (Garbled, Closing, ProviderRefused, Throttled):
+            break
+        finally:
+            for receipt in copies.came[known:]:
+                if receipt.result is Result.ACCEPTED:
+                    number = int(receipt.delivery[1:])
+                    assert envelope(number) in before.replace(BODY, b"") or not pipelining
+                    assert before.count(BODY) > sum(one.result is Result.ACCEPTED for one in copies.came[:known])
+        if not dialogue.busy:
+            break
+    told = [receipt.delivery for receipt in copies.came]
+    doubted = [transactions.out.delivery] if transactions.out else []
+    begun = [transactions.at.delivery] if transactions.at else []
+    left = [copy.delivery for copy in copies.left]
+    assert sorted([*told, *doubted, *begun, *left]) == [f"d{n}" for n in range(4)]
+    bodies = b"".join(written).count(BODY)
+    assert bodies >= sum(receipt.result is Result.ACCEPTED for receipt in copies.came)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "system"),
+    [
+        (452, "insufficient system storage", True),
+        (452, "4.3.1 disk full", True),
+        (451, "4.7.0 slow down", True),
+        (450, "4.4.5 congested", True),
+        (451, "4.7.1 greylisted", False),
+        (452, "4.2.2 mailbox full", False),
+        (450, "mailbox busy", False),
+        (552, "5.3.4 too large", False),
+    ],
+)
+def test_what_speaks_of_the_whole_server_is_told_from_what_speaks_of_one(code: int, text: str, system: bool) -> None:
+    assert Reply(code, (text,)).about_the_system() == system
+
+
 def _judgements() -> Iterator[tuple[bytes, bytes, bytes, bytes, Result]]:
     ok, go = b"250 ok\r\n", b"354 go on\r\n"
     yield ok, b"550 5.1.1 no\r\n", b"503 no\r\n", b"", Result.REFUSED

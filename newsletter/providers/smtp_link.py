@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -175,7 +176,6 @@ class Links:
         self.server = server
         self._idle: list[Link] = []
         self._all: set[Link] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -183,10 +183,15 @@ class Links:
     # ------------------------------------------------------------------------------------------ from any thread
 
     def ask(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the loop, and wait for what it gives. It has to bound itself."""
+        """Run a coroutine in the loop, and wait for what it gives. It has to bound itself.
+
+        Raises Unreachable where `close` came between.
+        """
         done = asyncio.run_coroutine_threadsafe(work, self._running())
         try:
             return done.result()
+        except CancelledError:
+            raise Unreachable(NAME, "the call was given up") from None
         except BaseException:
             done.cancel()
             raise
@@ -197,10 +202,7 @@ class Links:
         made: list[asyncio.Task[None]] = []
 
         def begin() -> None:
-            task = loop.create_task(make())
-            made.append(task)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            made.append(loop.create_task(make()))
 
         def cancel() -> None:
             for task in made:
@@ -334,10 +336,11 @@ class Links:
             link.idle.cancel()
 
     async def _part(self) -> None:
-        for task in list(self._tasks):
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_PARTING)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_PARTING)
         links = list(self._all)
         for link in links:
             link.part()

@@ -26,6 +26,7 @@ MOST_LINES = 128  # of one reply
 A_MINUTE = timedelta(minutes=1)  # for servers that are too busy, which never say how long
 GONE = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"}
 """By which a mailbox or its domain is not there, or is closed, and no others (RFC 3463 and its registry, RFC 7505)."""
+_OF_THE_SYSTEM = ("4.3.", "4.4.5", "4.7.0")  # 4.7.0 is what servers say who limit rates; 4.7.1 what greylists say
 _CLOSING = 421  # RFC 5321 section 3.8: it may come at any time, and the connection ends with it
 _KNOWN_LINES = 64  # a server repeats the same few lines for each copy
 
@@ -87,8 +88,10 @@ class Reply:
         return policy and _ABOUT_US.search(" ".join(self.lines)) is not None
 
     def about_the_system(self) -> bool:
-        """Whether "later" speaks of the whole server (RFC 3463 section 3.4): full, or being shut down."""
-        return self.later and (self.status.startswith("4.3.") if self.status else self.code in {421, 452})
+        """Whether "later" speaks of the whole server: full, congested, or we are too fast (RFC 3463)."""
+        if not self.later:
+            return False
+        return self.status.startswith(_OF_THE_SYSTEM) if self.status else self.code == 452  # noqa: PLR2004 # no storage
 
     def __repr__(self) -> str:
         return f"Reply({self.code}, {len(self.lines)} lines)"  # no text: it may hold an address
@@ -346,7 +349,9 @@ class Transactions:
                 # RFC 2920 section 3.1: DATA may be accepted although nobody was; a single dot ends it.
                 if data is not None and data.code == 354:  # noqa: PLR2004 # RFC 5321 section 4.2.3
                     yield b".\r\n"
-                yield b"RSET\r\n" + ahead
+                reply = yield b"RSET\r\n" + ahead
+                if not reply.good:  # it may be the answer to another command
+                    raise Garbled("the server answered RSET with what is no answer to it")
             copy = following
 
     def _next(self) -> Copy | None:
