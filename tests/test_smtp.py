@@ -169,7 +169,7 @@ def test_a_receipt_names_the_servers_queue_id(server: SmtpServer, open_to: Open)
 def test_an_address_beyond_ascii_goes_where_smtputf8_is_offered_and_is_refused_where_not(
     server: SmtpServer, open_to: Open
 ) -> None:
-    recipients = [replace(people(2)[0], address="ådа@example.org"), people(2)[1]]
+    recipients = [people(2)[0]._replace(address="ådа@example.org"), people(2)[1]]
     receipts, error = call(open_to(server), recipients)
     assert (results(receipts), error) == ([A, A], None)
     assert [mail.parameters.split(" ", 1)[1:] for mail in server.mails] == [["BODY=8BITMIME SMTPUTF8"], []]
@@ -677,7 +677,7 @@ def test_a_signed_copy_is_verified_and_nothing_can_be_added_to_it(server: SmtpSe
 
     message = replace(MESSAGE, sender=replace(MESSAGE.sender, reply_to="desk@example.org"), text=f".\n{MESSAGE.text}")
     sign = signing.signer("example.org", "news1", private)
-    recipients = [*people(2), replace(people(3)[2], address="ådа@example.org")]
+    recipients = [*people(2), people(3)[2]._replace(address="ådа@example.org")]
     assert results(call(open_to(server, sign=sign), recipients, message)[0]) == [A] * 3
     for mail, recipient in zip(server.mails, recipients, strict=True):
         signature, _, rest = mail.data.partition(b"\r\nFrom: ")
@@ -736,7 +736,7 @@ def aiosmtpd_server() -> Iterator[tuple[_Keeping, int]]:
 def test_aiosmtpd_gets_byte_for_byte_what_the_mould_makes(aiosmtpd_server: tuple[_Keeping, int], open_to: Open) -> None:
     handler, port = aiosmtpd_server
     message = replace(MESSAGE, text=f".\n{MESSAGE.text}" + "Zeile für Zeile\n" * 3_000)
-    recipients = [*people(30), replace(people(31)[30], address="ådа@example.org")]
+    recipients = [*people(30), people(31)[30]._replace(address="ådа@example.org")]
     receipts, error = call(open_to(port), recipients, message)
     assert (set(results(receipts)), error) == ({A}, None)
     assert {receipt.provider_id for receipt in receipts} == {"1A2B3C"}
@@ -874,13 +874,13 @@ def test_the_secrets_come_from_the_environment_and_are_never_shown(desk: Desk) -
 
 def test_nobody_is_mailed_where_no_copy_can_be_made(server: SmtpServer, open_to: Open) -> None:
     started: list[bool] = []
-    bad = [replace(one, address="a\r\nb@example.org") for one in people(3)]
+    bad = [one._replace(address="a\r\nb@example.org") for one in people(3)]
     receipts, error = call(open_to(server), bad, started=lambda: started.append(True))
     assert (results(receipts), error, started) == ([R] * 3, None, [])
     assert server.sessions == []
 
 
 def test_a_delivery_id_is_all_that_the_envelope_tells(server: SmtpServer, open_to: Open) -> None:
-    one = replace(people(1)[0], delivery=DeliveryId("n0123456789abcdef0123456"))
+    one = people(1)[0]._replace(delivery=DeliveryId("n0123456789abcdef0123456"))
     call(open_to(server, bounce_domain="bounce.example.org"), [one])
     assert server.mails[0].path == "b+n0123456789abcdef0123456@bounce.example.org"
