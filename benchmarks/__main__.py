@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.collecting import ENTRIES, FEEDS, collect_twice
 from benchmarks.personalizations import build_requests
+from benchmarks.smtp import send as send_by_smtp
 from benchmarks.transfers import one_click_beside_an_import, transfer
 from newsletter import compile as compiler
 from newsletter import formats, markup
@@ -224,6 +225,22 @@ def requesting() -> None:
     row("the package's Mail, the same request", f"{theirs:.1f} ms", f"we are {theirs / cold:.0f} times as fast")
 
 
+def sending_by_smtp() -> None:
+    """Send into Postfix's smtp-sink, in turns with smtp-source and with smtplib."""
+    print("sending by SMTP into smtp-sink on loopback, a copy filled for each recipient (median of 5)")
+    for size, count, target in ((60_000, 6_000, 1.0), (5_000, 16_000, 1.5)):
+        for connections in (4, 16):
+            rates = send_by_smtp(size, connections, count=count, rounds=5)
+            if rates is None:
+                row("smtp-sink, smtp-source", "not at hand", "they are Postfix's: apt-get install postfix")
+                return
+            row(f"{size:,} bytes, {connections} connections", f"{rates.ours:,.0f} messages/s")
+            times = rates.ours / rates.source
+            row("  smtp-source -d", f"{rates.source:,.0f} messages/s", f"we: {times:.2f} times; at least {target}")
+            times = rates.ours / rates.smtplib
+            row("  EmailMessage, smtplib", f"{rates.smtplib:,.0f} messages/s", f"we: {times:.0f} times; at least 15")
+
+
 def transferring() -> None:
     """Import a million people twice, and export them, as whole commands, while another process writes beside them."""
     print("importing and exporting 1,000,000 people into SQLite, as whole processes, beside a process that writes")
@@ -255,6 +272,7 @@ def main() -> None:
     filling(message)
     whole_job()
     requesting()
+    sending_by_smtp()
     collecting()
     transferring()
 

@@ -19,7 +19,10 @@ LINE = 76  # RFC 2045 section 6.7: encoded lines, the soft break included; RFC 2
 HEADER_LINE = 998  # RFC 5322 section 2.1.1: the most a line may ever be
 HEADER_WISH = 78  # and should be
 
-_SAFE = re.compile(r"[!-\-/-<>-~][!-<>-~]{0,74}")  # a value that stands as it is: one line, no "=", no "." ahead
+_SAFE = re.compile(
+    r"(?!From )[!-\-/-<>-~](?:[ -<>-~]{0,73}[!-<>-~])?"
+)  # stands as it is: one line, no "=", no "." ahead
+_MARKUP = re.compile(r"[&<>\"']")
 _ODD = re.compile(rb"[^ -<>-~]")  # RFC 2045 section 6.7 (1) and (2): whatever else is written as =XX, tabs too
 _HEX = [b"=%02X" % byte for byte in range(256)]
 
@@ -145,12 +148,16 @@ def _beside(written: str, inner: str, first: int) -> str:
 
 def header(name: str, value: str) -> bytes:
     """A header, its value written and folded. What is too long for line one but not for the next begins there."""
+    columns = len(name) + 2
+    if value.isascii() and value.isprintable() and len(value) <= HEADER_LINE - columns:  # nearly always
+        gap = "\r\n " if HEADER_WISH - columns < len(value) < HEADER_WISH else " "
+        return f"{name}:{gap}{value}\r\n".encode()
     first, *rest = value.split("\r\n")
     if _CONTROL.search(first) or any(_CONTROL.search(line) or not line.startswith(" ") for line in rest):
         raise HeaderError(f"{name} holds a line end or another control character")
-    if max(len(line.encode()) for line in (first, *rest)) > HEADER_LINE - len(name) - 2:
+    if max(len(line.encode()) for line in (first, *rest)) > HEADER_LINE - columns:
         raise HeaderError(f"{name} is longer than a line may be")
-    gap = "\r\n " if HEADER_WISH - len(name) - 2 < len(first) < HEADER_WISH else " "
+    gap = "\r\n " if HEADER_WISH - columns < len(first) < HEADER_WISH else " "
     return f"{name}:{gap}{value}\r\n".encode()
 
 
@@ -200,6 +207,7 @@ class Mould:
             + (header("Reply-To", mailbox(*parseaddr(sender.reply_to), first=10)) if sender.reply_to else b"")
             + header("Subject", unstructured(message.subject, first=9))
         )
+        self._domain = sender.from_address.rpartition("@")[2]
         boundary = "=_" + message.digest[:24]  # "=_" never occurs in quoted-printable
         self._auto = message.auto
         self._list = (
@@ -207,7 +215,7 @@ class Mould:
             + header("MIME-Version", "1.0")
             + f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n'.encode()
         )
-        self._pieces = _joined(
+        pieces = _joined(
             [
                 _part_head(boundary, "text/plain"),
                 *_encoded(message, message.text),
@@ -216,34 +224,47 @@ class Mould:
                 f"\r\n--{boundary}--\r\n".encode(),
             ]
         )
+        places: dict[Blank, list[int]] = {}
+        for place, piece in enumerate(pieces, 1):  # the headers go before them
+            if isinstance(piece, Blank):
+                places.setdefault(piece, []).append(place)
+        self._blanks = [(blank.name, blank.html, there) for blank, there in places.items()]
+        self._parts = [b"", *(b"" if isinstance(piece, Blank) else piece for piece in pieces)]
 
     def fill(self, recipient: Recipient, date: datetime) -> bytes:
         """The whole mail of one recipient. Raises HeaderError where the name or address cannot stand in a header."""
+        return b"".join(self.parts(recipient, date))
+
+    def parts(self, recipient: Recipient, date: datetime) -> list[bytes]:
+        """The same as pieces to be joined, so that a caller who puts more around them copies the bytes once.
+
+        No line of the mail begins with "." (RFC 5321 section 4.5.2), and each ends with CRLF.
+        """
         values = recipient.values(self._sender)
-        ready: dict[Blank, bytes] = {}
-        body: list[bytes] = []
-        for piece in self._pieces:
-            if isinstance(piece, bytes):
-                body.append(piece)
-                continue
-            encoded = ready.get(piece)
+        parts = self._parts.copy()
+        parts[0] = self._headers(recipient, values["leave_url"], date)
+        written: dict[str, bytes] = {}  # most values are the same in HTML and text
+        for name, html, places in self._blanks:
+            value = values[name]
+            if html and _MARKUP.search(value):
+                value = escape(value)
+            encoded = written.get(value)
             if encoded is None:
-                value = values[piece.name]
-                encoded = ready[piece] = _value(escape(value) if piece.html else value)
-            body.append(encoded)
-        return b"".join((self._headers(recipient, values["leave_url"], date), *body))
+                encoded = written[value] = _value(value)
+            for place in places:
+                parts[place] = encoded
+        return parts
 
     def _headers(self, recipient: Recipient, leave_url: str, date: datetime) -> bytes:
         if not _URL.fullmatch(leave_url):
             raise HeaderError("the address to leave by is no URL in ASCII")
-        domain = self._sender.from_address.rpartition("@")[2]
         return b"".join(
             (
                 self._fixed,
                 header("To", mailbox(recipient.name, recipient.address, first=4)),
                 b"Date: ",
-                _date(date.replace(microsecond=0)),
-                f"\r\nMessage-ID: <{recipient.delivery}@{domain}>\r\n".encode(),
+                _date(date.replace(microsecond=0) if date.microsecond else date),
+                f"\r\nMessage-ID: <{recipient.delivery}@{self._domain}>\r\n".encode(),
                 b"" if self._auto else header("List-Unsubscribe", list_unsubscribe(self._sender, recipient.token)),
                 self._list,
             )

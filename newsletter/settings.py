@@ -39,6 +39,8 @@ DEFAULT_FILE = Path("newsletter.toml")
 SECRET_VARIABLE = "NEWSLETTER_SECRET"  # noqa: S105 # a variable's name
 ERASURE_VARIABLE = "NEWSLETTER_ERASURE_KEY"
 SENDGRID_VARIABLE = "SENDGRID_API_KEY"
+SMTP_VARIABLE = "NEWSLETTER_SMTP_PASSWORD"
+DKIM_VARIABLE = "NEWSLETTER_DKIM_KEY"
 _SECRET_CHARACTERS = 32  # 32 characters of base64 are 192 bits; NIST SP 800-107r1 asks 112 of an HMAC key
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LONGEST = timedelta(days=36_500)  # a century: for ever, and still a date when it is added to today
@@ -140,6 +142,15 @@ def _line(value: str) -> str:
     return value
 
 
+def _hostname(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not re.fullmatch(_DOMAIN, value):
+            raise ValueError(f"expected the name of a server, such as “mail.example.org”, found “{value}”") from None
+    return value
+
+
 def _like(pattern: str, what: str) -> Callable[[str], str]:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -167,6 +178,7 @@ def _tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+_DOMAIN = r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 _NAME = "a name of a-z, 0-9 and hyphens, at most 30 characters"
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
@@ -189,6 +201,12 @@ Network = Annotated[str, AfterValidator(_network)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_tuple)]
 SourceUrl = Annotated[str, Field(max_length=2_048), AfterValidator(_source_url)]
 Host = Annotated[str, AfterValidator(_host)]
+HostName = Annotated[str, AfterValidator(_hostname)]
+DomainName = Annotated[str, AfterValidator(_like(_DOMAIN, "a domain in ASCII such as “bounce.example.org”"))]
+Selector = Annotated[
+    str, AfterValidator(_like(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?", "a DKIM selector such as “news1”"))
+]
+Printable = Annotated[str, AfterValidator(_like(r"[ -~]{1,200}", "a text in ASCII"))]
 VerificationKey = Annotated[
     str, AfterValidator(_like(r"[A-Za-z0-9+/]{80,200}={0,2}", "the webhook's verification key as SendGrid shows it"))
 ]
@@ -244,6 +262,36 @@ class SendGrid(_Table):
     key: SecretStr | None = Field(default=None, exclude=True)
 
 
+class Dkim(_Table):
+    """[provider.dkim]: the name of the key that mails are signed with. The key comes from the environment."""
+
+    domain: DomainName
+    selector: Selector
+
+
+class Smtp(_Table):
+    """[provider] kind = "smtp": an SMTP server. Its password comes from the environment."""
+
+    kind: Literal["smtp"] = "smtp"
+    host: HostName
+    port: int | None = Field(default=None, ge=1, le=65_535)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: Printable | None = None
+    ca_file: Where | None = None
+    hello: DomainName | None = None
+    timeout: Duration = Field(default=timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(minutes=10))
+    batch_size: int = Field(default=200, ge=1, le=200)  # what dispatch records at a time
+    bounce_domain: DomainName | None = None
+    dkim: Dkim | None = None
+    password: SecretStr | None = Field(default=None, exclude=True)
+    dkim_key: SecretStr | None = Field(default=None, exclude=True)
+
+    @property
+    def service(self) -> int:
+        """The port: where none is set, the one that the security has by custom (RFC 8314, 6409, 5321)."""
+        return self.port or {"starttls": 587, "tls": 465, "none": 25}[self.security]
+
+
 class Folder(_Table):
     """[sources.NAME] kind = "folder": brief files in a folder."""
 
@@ -275,7 +323,7 @@ def _kind_or(default: str) -> Discriminator:
 
 
 ProviderTable = Annotated[
-    Annotated[Outbox, Tag("outbox")] | Annotated[SendGrid, Tag("sendgrid")],
+    Annotated[Outbox, Tag("outbox")] | Annotated[SendGrid, Tag("sendgrid")] | Annotated[Smtp, Tag("smtp")],
     _kind_or("outbox"),
 ]
 SourceTable = Annotated[
@@ -415,10 +463,12 @@ class Settings(_Table):
         except ValidationError as error:
             raise as_configuration_error(error, file, text) from None
         settings._check_names(text)  # noqa: SLF001 # its own class
-        if isinstance(settings.provider, SendGrid):
-            key = (environ.get(SENDGRID_VARIABLE) or dotenv.get(SENDGRID_VARIABLE) or "").strip()
-            provider = settings.provider.model_copy(update={"key": SecretStr(key) if key else None})
-            settings = settings.model_copy(update={"provider": provider})
+        secrets = {SendGrid: {"key": SENDGRID_VARIABLE}, Smtp: {"password": SMTP_VARIABLE, "dkim_key": DKIM_VARIABLE}}
+        found = {
+            field: SecretStr(told) if (told := (environ.get(name) or dotenv.get(name) or "").strip()) else None
+            for field, name in secrets.get(type(settings.provider), {}).items()
+        }
+        settings = settings.model_copy(update={"provider": settings.provider.model_copy(update=found)})
         return settings._with_absolute_paths(folder)  # noqa: SLF001 # its own class
 
     def newsletter(self, name: str) -> Newsletter:
@@ -483,7 +533,7 @@ class Settings(_Table):
                     line=line_of(text, ("newsletters", name, "min_briefs")),
                 )
 
-        if isinstance(self.provider, SendGrid) and self.provider.timeout * 2 > self.dispatch.lease:
+        if isinstance(self.provider, SendGrid | Smtp) and self.provider.timeout * 2 > self.dispatch.lease:
             raise ConfigurationError(
                 "provider.timeout: expected at most half of dispatch.lease, so that no other process takes over a "
                 "batch whose call may still be answered",
@@ -498,6 +548,8 @@ class Settings(_Table):
         provider = self.provider
         if isinstance(provider, Outbox):
             provider = provider.model_copy(update={"path": absolute(provider.path)})
+        if isinstance(provider, Smtp) and provider.ca_file is not None:
+            provider = provider.model_copy(update={"ca_file": absolute(provider.ca_file)})
         url = f"sqlite:///{absolute(Path(self.database.url.removeprefix('sqlite:///')))}"
         if "?" in url:
             raise ConfigurationError("database.url: a database's path cannot hold “?”", file=self.file)

@@ -15,6 +15,7 @@ HOMES = {
     "click": ["newsletter/cli/"],
     "cryptography": ["newsletter/names.py"],
     "cronsim": ["newsletter/schedule.py"],
+    "dkim": ["newsletter/providers/dkim.py"],
     "dotenv": ["newsletter/settings.py"],
     "email_validator": ["subscribers/address.py"],
     "fastapi": ["newsletter/web/"],

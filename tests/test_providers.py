@@ -32,8 +32,10 @@ from newsletter.errors import (
 from newsletter.providers import Provider, open_provider
 from newsletter.providers.outbox import OutboxProvider
 from newsletter.providers.sendgrid import SendGridProvider
+from newsletter.providers.smtp import SmtpProvider
 from newsletter.settings import Outbox, SendGrid
 from tests.mail_api_server import Act, MailApi, answer, errors, rendered
+from tests.smtp_server import Do, Manner, SmtpServer
 from tests.strict_mail import read
 
 SENDER = Sender("daily", "Daily", "daily@example.org", None, "Daily", "daily.example.org", "https://news.example.org")
@@ -233,7 +235,82 @@ class SendGridHarness:
         return " ".join(kept)
 
 
-HARNESSES: list[type[OutboxHarness] | type[SendGridHarness]] = [OutboxHarness, SendGridHarness]
+class SmtpHarness:
+    """A server on this machine, with a password and without TLS."""
+
+    cannot: ClassVar[dict[Case, str]] = {
+        Case.SERVER_ERROR: "a 4xx after the body says that it was not taken, so there is no doubt: it is deferred",
+        Case.ONE_BAD_UNNAMED: "each copy is a transaction of its own, so the bad one is always known",
+    }
+
+    _USERS: ClassVar = {"desk": "SG.test"}
+    _MANNERS: ClassVar = {
+        Case.THROTTLED: Manner(says={"CONNECT": b"421 4.7.0 too many connections from reader3@example.org\r\n"}),
+        Case.STUCK_BEFORE_THE_BODY_IS_OUT: Manner(users=_USERS, says={"BODY": Do.HANG}),
+        Case.SILENT_AFTER_THE_BODY: Manner(users=_USERS, says={".": Do.HANG}),
+        Case.CUT_OFF: Manner(users=_USERS, says={".": Do.CUT}),
+        Case.NONSENSE: Manner(users=_USERS, says={".": b"\x16\x03\x01 reader3@example.org no SMTP\r\n"}),
+        Case.REVOKED: Manner(
+            users={"desk": "another"}, says={"AUTH": b"535 5.7.8 desk SG.test reader3@example.org\r\n"}
+        ),
+    }
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.server = SmtpServer(Manner(users=self._USERS))
+        self._closed = SmtpServer()
+        with self._closed:
+            pass
+        self._port: int | None = None
+        self._opened: list[SmtpProvider] = []
+
+    def open(self, *, timeout: timedelta = timedelta(seconds=30)) -> Provider:
+        port = self._port or self.server.port
+        provider = SmtpProvider(
+            "127.0.0.1",
+            port=port,
+            security="none",
+            username="desk",
+            password="SG.test",
+            timeout=timeout,
+            bounce_domain="bounce.example.org",
+        )
+        self._opened.append(provider)
+        return provider
+
+    def arrange(self, case: Case) -> None:
+        if case is Case.NO_CONNECTION:
+            self._port = self._closed.port
+        else:
+            self.server.script.append(self._MANNERS[case])
+
+    def mend(self) -> None:
+        self._port = None
+        self.server.script.clear()
+
+    def taken(self) -> list[str]:
+        return self.server.deliveries
+
+    def bytes_in(self) -> int:
+        return self.server.bytes_in
+
+    def bodies(self, delivery: DeliveryId) -> tuple[str, str]:
+        (data,) = (mail.data for mail in self.server.mails if mail.delivery == delivery)
+        mail = read(data)
+        return mail.text.replace("\r\n", "\n"), mail.html.replace("\r\n", "\n")
+
+    def told(self) -> str:
+        return " ".join(mail.path.replace("@bounce", "") for mail in self.server.mails)
+
+    def close(self) -> None:
+        for provider in self._opened:
+            provider.close()
+
+
+HARNESSES: list[type[OutboxHarness] | type[SendGridHarness] | type[SmtpHarness]] = [
+    OutboxHarness,
+    SendGridHarness,
+    SmtpHarness,
+]
 CASES = [(made, case) for made in HARNESSES for case in Case if case not in made.cannot]
 
 
@@ -247,11 +324,17 @@ def at_fault(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     yield from opened(request.param, tmp_path, monkeypatch)
 
 
-def opened(made: type[OutboxHarness | SendGridHarness], folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Harness]:
+def opened(
+    made: type[OutboxHarness | SendGridHarness | SmtpHarness], folder: Path, patch: pytest.MonkeyPatch
+) -> Iterator[Harness]:
     found = made(folder, patch)
     if isinstance(found, SendGridHarness):
         with found.api:
             yield found
+    elif isinstance(found, SmtpHarness):
+        with found.server:
+            yield found
+            found.close()
     else:
         yield found
 
@@ -275,6 +358,7 @@ def test_it_says_what_it_is(harness: Harness) -> None:
     assert re.fullmatch(r"[a-z]+", provider.name)
     assert 1 <= provider.batch_size <= 1_000
     assert isinstance(provider.idempotent, bool)
+    assert isinstance(provider.atomic, bool)
     assert isinstance(provider.live, bool)
     assert provider.atomic in {True, False}
 

@@ -206,7 +206,11 @@ TITLE = 'title = "The Test Digest"'
         (TITLE, TITLE + "\nsplits = 3", "newsletters.daily.splits: expected a table"),
         ('name = "Test Desk"', 'name = "  "', "site.name: expected a text"),
         ('postal_address = "Test Desk, 1 Test Street"', 'postal_address = " "', "site.postal_address: expected a text"),
-        ('kind = "outbox"', 'kind = "pigeon"', "provider.kind: expected “outbox” or “sendgrid”, found “pigeon”"),
+        (
+            'kind = "outbox"',
+            'kind = "pigeon"',
+            "provider.kind: expected “outbox” or “sendgrid” or “smtp”, found “pigeon”",
+        ),
         ('path = "briefs"', "path = 3", "sources.desk.path: expected a path"),
         ('path = "briefs"', 'path = ""', "expected a path"),
         ('path = "briefs"', 'path = "a\\u0000b"', "expected a path"),

@@ -9,15 +9,15 @@ from typing import Protocol, runtime_checkable
 
 from newsletter.edition import AttemptId, Event, Finding, Message, Receipt, Recipient
 from newsletter.errors import ConfigurationError
-from newsletter.settings import SENDGRID_VARIABLE, Outbox, SendGrid
+from newsletter.settings import DKIM_VARIABLE, SENDGRID_VARIABLE, SMTP_VARIABLE, Outbox, SendGrid, Smtp
 
 
 class Provider(Protocol):
     """Hands messages to a delivery service.
 
     Never retries by itself; every call is bounded by a time-out; one Receipt for each recipient, in any order, as soon
-    as it is known; raises a DispatchError only where nobody's copy was handed over (OutcomeUnknown: may have been);
-    safe from several threads.
+    as it is known; safe from several threads. Raises a DispatchError where nobody's copy was handed over
+    (OutcomeUnknown: may have been); beside receipts it speaks of those who have none, or were not tried.
     """
 
     @property
@@ -83,7 +83,7 @@ def recalling(provider: Provider) -> Recalling | None:
 
 
 def open_provider(
-    settings: Outbox | SendGrid,
+    settings: Outbox | SendGrid | Smtp,
     *,
     sandbox: bool = False,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -98,6 +98,10 @@ def open_provider(
         from newsletter.providers.outbox import OutboxProvider  # noqa: PLC0415 # only the one in use is loaded
 
         return OutboxProvider(settings.path, batch_size=settings.batch_size, clock=clock)
+    if isinstance(settings, Smtp):
+        if sandbox:
+            raise ConfigurationError("an SMTP server has no sandbox: --test mails one proof to an address of yours")
+        return _open_smtp(settings)
     if settings.key is None:
         raise ConfigurationError(
             f"{SENDGRID_VARIABLE} is not set: put it into the environment or into .env beside the configuration"
@@ -113,4 +117,38 @@ def open_provider(
         sandbox=sandbox,
         hold=settings.hold,
         clock=clock,
+    )
+
+
+def _open_smtp(settings: Smtp) -> Provider:
+    password = settings.password.get_secret_value() if settings.password else None
+    if settings.username is not None and password is None:
+        raise ConfigurationError(
+            f"{SMTP_VARIABLE} is not set, and provider.username is: put it into the environment or into .env beside "
+            "the configuration"
+        )
+    if settings.dkim is not None and settings.dkim_key is None:
+        raise ConfigurationError(
+            f"{DKIM_VARIABLE} is not set, and provider.dkim is: put the private key, PEM or one line of base64, into "
+            "the environment or into .env beside the configuration"
+        )
+    from newsletter.providers.smtp import SmtpProvider  # noqa: PLC0415 # only the one in use is loaded
+
+    sign = None
+    if settings.dkim is not None and settings.dkim_key is not None:
+        from newsletter.providers.dkim import signer  # noqa: PLC0415 # the same
+
+        sign = signer(settings.dkim.domain, settings.dkim.selector, settings.dkim_key.get_secret_value())
+    return SmtpProvider(
+        settings.host,
+        port=settings.service,
+        security=settings.security,
+        username=settings.username,
+        password=password if settings.username is not None else None,
+        ca_file=settings.ca_file,
+        hello=settings.hello,
+        timeout=settings.timeout,
+        batch_size=settings.batch_size,
+        bounce_domain=settings.bounce_domain,
+        sign=sign,
     )

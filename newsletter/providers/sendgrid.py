@@ -37,17 +37,15 @@ from newsletter.errors import (
 )
 from newsletter.mime import HeaderError
 from newsletter.providers.exchange import Answer, Exchange, bounded
-from newsletter.providers.personalizations import LONGEST_ADDRESS, MOST_RECIPIENTS, Held, build, clean
+from newsletter.providers.personalizations import MOST_RECIPIENTS, Held, build, clean
+from newsletter.providers.scrubbing import scrub
 
 LARGEST_WEBHOOK_BYTES = 5_000_000  # SendGrid posts at most 768 kB at a time (Event Webhook reference)
 _CHECK_TIMEOUT = timedelta(seconds=10)
 _SHORTEST_WAIT, _USUAL_WAIT, _LONGEST_WAIT = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
-_LONGEST_READ, _LONGEST_TEXT = 2_000, 300  # characters read, and kept, of what SendGrid says
 _MANY = 10  # recipients of a request, of whom it is not believed that more than half are at fault
 
 _HOSTS = {"global": "https://api.sendgrid.com", "eu": "https://api.eu.sendgrid.com"}
-_MENTION = re.compile(r"[^\s<>()\[\],;:\"']*(?:@|%40)[^\s<>()\[\],;:\"']*")
-_UP_TO_THE_LAST_WORD = re.compile(r"(?s).*[\s<>()\[\],;:\"']")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _OURS = re.compile(r"[a-z0-9]{1,32}")  # the shape of our ids, as newsletter/edition.py promises it
 _SOMEBODY = re.compile(r"personalizations[.\[](\d{1,6})\]?(?:[.\[]to\]?(?:[.\[]\d+\]?)?(?:\.email|\.name)?)?")
@@ -330,13 +328,7 @@ class SendGridProvider:
 
     def _scrub(self, text: str) -> str:
         """A provider's text without addresses, controls and the key, cut to a length."""
-        text = _CONTROL.sub(" ", clean(text).replace(self._key, "[key]"))
-        # The search for addresses takes time by the square of a text without blanks.
-        shown = _MENTION.sub("[address]", text[:_LONGEST_READ])
-        if len(text) > _LONGEST_READ:  # what it broke off in may be an address of which the @ was still to come
-            word = _UP_TO_THE_LAST_WORD.match(shown)
-            shown = shown[: max(word.end() if word else 0, len(shown) - LONGEST_ADDRESS)]
-        return shown.strip()[:_LONGEST_TEXT]
+        return scrub(clean(text), self._key)
 
     # ------------------------------------------------------------------------------------------ the webhook
 
