@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.personalizations import _message
+from newsletter.edition import Message
 
 _CONFIGURATION = """\
 [site]
@@ -95,8 +96,8 @@ def _take_all(listener: socket.socket) -> None:
                 del left[sock], heads[sock]
 
 
-def make_desk(folder: Path, people: int, tables: str) -> None:
-    """A newsroom's folder with so many people on its list, and the draft of an edition of a usual digest."""
+def make_desk(folder: Path, people: int, tables: str, message: Message | None = None) -> None:
+    """A newsroom's folder with so many people on its list, and the draft of an edition: a usual digest or `message`."""
     from newsletter.newsroom import Newsroom
     from newsletter.settings import Settings
     from subscribers import ensure_list, transaction
@@ -131,7 +132,7 @@ def make_desk(folder: Path, people: int, tables: str) -> None:
             "INSERT INTO suppression (key, reason, at) VALUES (?, 'hard_bounce', ?)",
             ((f"reader{n}@example{n % 997}.org", at) for n in range(1, people + 1, 1_000)),
         )
-        message = _message()
+        message = message or _message()
         connection.execute(
             "INSERT INTO edition (id, newsletter, slot, zone, slot_at, state, created_at, lists, stale_after_s, tag) "
             "VALUES (1, 'daily', '2026-11-23T07:00', 'UTC', ?, 'draft', ?, '[\"daily\"]', 86400, '0123456789abcdef')",

@@ -1,7 +1,8 @@
 """Sending into Postfix's smtp-sink: by us, by Postfix's smtp-source, and by EmailMessage with smtplib.
 
-All three on loopback, without TLS and DKIM, in turns, so that a machine whose speed drifts spoils none. We fill a
-Message of six fields for each recipient, through `Provider.submit` from as many threads as there are connections;
+All three on loopback, without TLS and DKIM, in turns, so that a machine whose speed drifts spoils none. We dispatch an
+edition whole, with its ledger in SQLite: batches are claimed, a Message of six fields is filled for each recipient, and
+what became of each is on record; as many calls at once as there are connections;
 smtp-source sends one ready text of the same size, its messages on kept connections (-d); smtplib is a program as one
 writes it: a message built for each recipient, over one kept connection.
 """
@@ -13,7 +14,7 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,14 +23,14 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from pathlib import Path
 
-from newsletter.edition import AttemptId, DeliveryId, Message, Recipient, Result, Sender, spelling
+from benchmarks.dispatching import dispatch_here, make_desk
+from newsletter.edition import DeliveryId, Message, Recipient, Sender, spelling
 from newsletter.mime import Mould
-from newsletter.providers.smtp import SmtpProvider
 
 _SENDER = Sender("daily", "Bench", "b@news.example.org", None, "Bench", "daily.example.org", "https://news.example.org")
 _LINE = "The quick brown fox – “so they say” – jumps over the lazy dog, and so on to the end.\n"
-_BATCH = 200
 _DATE = datetime(2026, 11, 23, 7, tzinfo=UTC)
 
 
@@ -85,23 +86,11 @@ def _sink() -> Iterator[int]:
         sink.wait()
 
 
-def _ours(port: int, message: Message, people: list[Recipient], connections: int) -> None:
-    provider = SmtpProvider("127.0.0.1", port=port, security="none", batch_size=_BATCH)
-    taken: list[int] = []
-
-    def work(number: int) -> None:
-        mine = people[number::connections]
-        for start in range(0, len(mine), _BATCH):
-            receipts = provider.submit(message, mine[start : start + _BATCH], AttemptId("a1"), lambda: None)
-            taken.append(sum(receipt.result is Result.ACCEPTED for receipt in receipts))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    provider.close()
-    assert sum(taken) == len(people)
+def _dispatched(desk: Path) -> float:
+    """Dispatch the edition of a copy of a desk; give the seconds."""
+    with tempfile.TemporaryDirectory(prefix="newsletter-bench-") as folder:
+        shutil.copytree(desk, folder, dirs_exist_ok=True)
+        return float(dispatch_here(Path(folder))["dispatch_s"])
 
 
 def _source(port: int, size: int, count: int, connections: int) -> None:
@@ -128,21 +117,30 @@ def send(size: int, connections: int, *, count: int, rounds: int) -> Rates | Non
     """The rates for messages of so many bytes. None where Postfix's tools are not at hand."""
     if not shutil.which("smtp-sink") or not shutil.which("smtp-source"):
         return None
-    message, people = _message(size), _people(count)
-    few = people[: max(20, count // 100)]
+    message = _message(size)
+    few = _people(max(20, count // 100))
     rates: list[list[float]] = [[], [], []]
-    with _sink() as port:
-        runs: list[tuple[int, Callable[[], None]]] = [
-            (count, lambda: _ours(port, message, people, connections)),
-            (count, lambda: _source(port, size, count, connections)),
-            (len(few), lambda: _smtplib(port, message, few)),
+    with _sink() as port, tempfile.TemporaryDirectory(prefix="newsletter-bench-") as folder:
+        provider = f'[provider]\nkind = "smtp"\nhost = "127.0.0.1"\nport = {port}\nsecurity = "none"\n'
+        make_desk(Path(folder), count, f"{provider}\n[dispatch]\ncalls = {connections}\n", message)
+        runs: list[tuple[int, Callable[[], float]]] = [
+            (count, lambda: _dispatched(Path(folder))),
+            (count, _timed(lambda: _source(port, size, count, connections))),
+            (len(few), _timed(lambda: _smtplib(port, message, few))),
         ]
         for _ in range(rounds):
             for found, (number, run) in zip(rates, runs, strict=True):
-                start = time.perf_counter()
-                run()
-                found.append(number / (time.perf_counter() - start))
+                found.append(number / run())
     return Rates(*map(statistics.median, rates))
+
+
+def _timed(do: Callable[[], None]) -> Callable[[], float]:
+    def run() -> float:
+        start = time.perf_counter()
+        do()
+        return time.perf_counter() - start
+
+    return run
 
 
 def main() -> None:

@@ -246,6 +246,7 @@ def _unknown_batches(session: Session, record: EditionRecord, others: Sequence[i
             select(Batch)
             .where(col(Batch.edition_id) == record.id, or_(whole, col(Batch.id).in_(list(others))))
             .order_by(col(Batch.number))
+            .execution_options(populate_existing=True)
         ).scalars()
     )
 

@@ -29,7 +29,7 @@ from newsletter.processes import is_gone, this_process
 from newsletter.providers import Provider
 from newsletter.settlement import Settlement, Went, back_off, settle, sift
 from newsletter.tally import tally
-from subscribers import BY_PROVIDER, SUPPRESSED, Reason, parse, reading, suppress, transaction
+from subscribers import BY_PROVIDER, SUPPRESSED, Reason, Writer, parse, reading, suppress
 
 _LOOK_AGAIN = timedelta(seconds=1)  # how often a waiting process looks whether another's batch came free
 _TURN = timedelta(milliseconds=200)  # the same, where only a call has to come back
@@ -96,6 +96,7 @@ class _Run:
     edition_id: int
     total: int
     names: Names
+    writer: Writer
     lock: threading.Lock = field(default_factory=threading.Lock)
     messages: dict[int, Message] = field(default_factory=dict)
     done: int = 0
@@ -146,7 +147,7 @@ class Dispatcher:
         with reading(self.engine) as session:
             record = session.get_one(EditionRecord, edition_id)
             total = tally(session, record).waiting
-            run = _Run(record, edition_id, total, Names(store.instance(session).instance_id))
+            run = _Run(record, edition_id, total, Names(store.instance(session).instance_id), Writer(self.engine))
         if self.limits.calls == 1:
             self._go_on(run)
         else:
@@ -227,13 +228,13 @@ class Dispatcher:
         return step
 
     def _write(self, run: _Run, answered: _Answered | None) -> tuple[_Claim | _Wait | None, str | None]:
-        note = None
-        with transaction(self.engine) as session:
+        def write(session: Session) -> tuple[_Claim | _Wait | None, str | None]:
             now = self.clock()
             rate = pace.pace_of(session, self.provider.name, self.limits)
-            if answered is not None:
-                note = self._record(session, run, rate, answered, now)
+            note = self._record(session, run, rate, answered, now) if answered is not None else None
             return self._next(session, run, rate, now), note
+
+        return run.writer.write(write)
 
     def _next(self, session: Session, run: _Run, rate: Pace, now: datetime) -> _Claim | _Wait | None:
         """What to do next: claim, wait, or nothing more."""
@@ -365,16 +366,15 @@ class Dispatcher:
         def start() -> None:
             nonlocal started
             now = self.clock()
-            with transaction(self.engine, alone=False) as session:
-                if not ledger.begin_call(session, claimed, now=now, lease_until=now + self.lease):
-                    raise _LostClaim
+            until = now + self.lease
+            if not run.writer.write(lambda session: ledger.begin_call(session, claimed, now=now, lease_until=until)):
+                raise _LostClaim
             started = True
 
         try:
             receipts.extend(self.provider.submit(message, claimed.recipients, claimed.attempt, start))
         except _LostClaim:
-            with transaction(self.engine) as session:
-                ledger.put_off(session, claimed, due_at=claimed.due_at, note=None)
+            run.writer.write(lambda session: ledger.put_off(session, claimed, due_at=claimed.due_at, note=None))
             return None
         except OperationalError as locked:
             if started:

@@ -6,7 +6,7 @@ What is public is named here; the tables of both packages share `Table.metadata`
 from subscribers.address import Mailbox, clean_name, parse
 from subscribers.audience import LEFT, PAUSED, SUPPRESSED, TOPICS, audience, standing
 from subscribers.consent import BY_OPERATOR, BY_PROVIDER, Origin
-from subscribers.db import Instant, Table, choice, connect, reading, transaction
+from subscribers.db import Instant, Table, Writer, choice, connect, reading, transaction
 from subscribers.directory import by_link, ensure_list, find, list_by_slug, lists, subscriptions
 from subscribers.errors import (
     AddressError,
@@ -133,6 +133,7 @@ __all__ = [
     "UnknownList",
     "Way",
     "Wish",
+    "Writer",
     "add_confirmed",
     "ask",
     "ask_to_change",

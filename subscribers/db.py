@@ -5,16 +5,19 @@ would be a second copy), and every writing transaction is BEGIN IMMEDIATE, becau
 at once when another process has written in between, whatever the time-out.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import DateTime, Dialect, Engine, Enum, MetaData, create_engine, event
 from sqlalchemy.engine import Connection
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session, SQLModel
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 10_000  # longer than any write lock we hold (250 ms, the freeze apart), shorter than patience
 
@@ -106,6 +109,61 @@ def transaction(engine: Engine, *, alone: bool = True) -> Iterator[Session]:
     del alone
     with Session(engine.execution_options(newsletter_writes=True), expire_on_commit=False) as session, session.begin():
         yield session
+
+
+class Writer:
+    """Writes of several threads, together in one transaction where they come at the same time.
+
+    A commit waits for the disk, and a thread that waits for another's lock on SQLite sleeps: so one of the threads that
+    have something to write does it for all of them. What one of them raises undoes its own work alone.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._leading = threading.Lock()
+        self._adding = threading.Lock()
+        self._waiting: list[_Work] = []
+
+    def write(self, do: Callable[[Session], T]) -> T:
+        """What `do` gives, when it is committed. It may be done twice; only the second time counts."""
+        work = _Work(do)
+        with self._adding:
+            self._waiting.append(work)
+        with self._leading:
+            if not work.over:
+                with self._adding:
+                    together, self._waiting = self._waiting, []
+                self._commit(together)
+        if work.error is not None:
+            raise work.error
+        given: T = work.given
+        return given
+
+    def _commit(self, together: Sequence["_Work"]) -> None:
+        try:
+            with transaction(self._engine) as session:
+                for work in together:
+                    work.given = work.do(session)
+                    session.flush()
+                    session.expunge_all()  # the next one reads what stands on the disk, and not what this one holds
+        except BaseException as error:  # noqa: BLE001 # whoever asked for it raises it
+            if len(together) == 1:
+                together[0].error = error
+            else:
+                for work in together:
+                    self._commit([work])
+        for work in together:
+            work.over = True
+
+
+class _Work:
+    """What one thread has to write."""
+
+    def __init__(self, do: Callable[[Session], Any]) -> None:
+        self.do = do
+        self.given: Any = None
+        self.error: BaseException | None = None
+        self.over = False
 
 
 @contextmanager
