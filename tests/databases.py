@@ -40,7 +40,7 @@ made: list[str] = []
 
 
 ON_SQLITE_ALONE = {
-    "test_cli_sources",  # how sources fare on the wire; what is kept of them, tests/test_sources.py and test_collect.py do
+    "test_cli_sources",  # how sources fare on the wire; what is kept, tests/test_sources.py and test_collect.py do
     "test_over_sendgrid",  # the provider's answers; what the ledger makes of such, tests/test_dispatch.py does
     "test_web_browser",  # the pages in a browser; what they do, tests/test_web.py does
 }
