@@ -15,6 +15,7 @@ demo: .venv/installed
 test: .venv/installed-dev
 	@$(BIN)/python tests/provision.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --database=postgresql -m database
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

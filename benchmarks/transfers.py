@@ -3,22 +3,27 @@
 The file has an address and, for every other person, a name, in no order. The second import meets nobody new. The other
 process makes a short write every 20 ms, as `serve` and `send` do, and says how long the slowest had to wait. Memory is
 that of the command's process and of the one that reads the file beside it, together.
+
+On SQLite by itself; `python -m benchmarks.transfers postgresql://… [ROWS]` does it in an empty database of PostgreSQL.
 """
 
 import json
+import os
 import random
-import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+
 from benchmarks.collecting import _measured
+from newsletter.settings import DATABASE_VARIABLE
+from subscribers import connect, transaction
 
 ROWS = 1_000_000
 _PROVIDERS = ("example.org", "mail.example.com", "post.example.net")
@@ -40,8 +45,11 @@ def write_people(file: Path, rows: int = ROWS) -> None:
             out.write(f"{local}@{chance.choice(_PROVIDERS)},{name}\n")
 
 
-def transfer(rows: int = ROWS) -> dict[str, Any]:
-    """Import twice and export once; of each seconds, rows a second, megabytes, and the longest lock and wait in ms."""
+def transfer(rows: int = ROWS, url: str | None = None) -> dict[str, Any]:
+    """Import twice and export once; of each seconds, rows a second, megabytes, and the longest lock and wait in ms.
+
+    `url` is of an empty database of PostgreSQL; None: a new file of SQLite.
+    """
     newsletter = [sys.executable, "-m", "newsletter", "subscribers"]
     found: dict[str, Any] = {"rows": rows}
     with tempfile.TemporaryDirectory() as name:
@@ -50,11 +58,23 @@ def transfer(rows: int = ROWS) -> dict[str, Any]:
         config.write_text(_CONFIGURATION, encoding="utf-8")
         write_people(file, rows)
         told = ["--config", str(config)]
-        subprocess.run([*newsletter, "export", *told], check=True, stdout=subprocess.DEVNULL)  # makes the database
+        if url is not None:
+            os.environ[DATABASE_VARIABLE] = url
+            upgrade = [sys.executable, "-m", "newsletter", "db", "upgrade", *told]
+            subprocess.run(upgrade, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*newsletter, "export", *told], check=True, stdout=subprocess.DEVNULL
+        )  # makes a file, if it is one
         command = [*newsletter, "import", str(file), "--confirmed", "--evidence", "bench", "--json", *told]
         for run in ("first", "second"):
             with subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.transfers", str(folder / "newsletter.db")],
+                [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.transfers",
+                    "beside",
+                    url or f"sqlite:///{folder / 'newsletter.db'}",
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -90,8 +110,10 @@ def one_click_beside_an_import(rows: int = 400_000, readers: int = 400) -> dict[
         people = "\n".join(f"reader{number}@example.org" for number in range(readers))
         add = [*newsletter, "subscribers", "add", "--from", "-", "--evidence", "bench", *told]
         subprocess.run(add, input=people, text=True, check=True, stdout=subprocess.DEVNULL)
-        with closing(sqlite3.connect(folder / "newsletter.db")) as connection:
-            links = [link for (link,) in connection.execute("SELECT link FROM subscriber")]
+        engine = connect(f"sqlite:///{folder / 'newsletter.db'}")
+        with engine.connect() as connection:
+            links = list(connection.execute(text("SELECT link FROM subscriber")).scalars())
+        engine.dispose()
         took: list[float] = []
         serve = [*newsletter, "serve", "--port", "0", *told]
         importing = [*newsletter, "subscribers", "import", str(file), "--confirmed", "--evidence", "bench", *told]
@@ -110,21 +132,21 @@ def one_click_beside_an_import(rows: int = 400_000, readers: int = 400) -> dict[
     return {"posts": len(took), "longest_ms": max(took), "median_ms": statistics.median(took)}
 
 
-def _write_beside(database: str) -> None:
+def _write_beside(url: str) -> None:
     """Make short writes until a line comes in; then tell how many, and of their waits the longest and the 99 %."""
     waits: list[float] = []
-    with closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as connection:
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("CREATE TABLE IF NOT EXISTS bench (id INTEGER PRIMARY KEY, at REAL)")
-        over = _line_waiting()
-        while not over():
-            start = time.perf_counter()
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("INSERT INTO bench (at) VALUES (?)", (start,))
-            connection.execute("COMMIT")
-            waits.append((time.perf_counter() - start) * 1000)
-            time.sleep(0.02)
-        connection.execute("DROP TABLE bench")
+    engine = connect(url)
+    with transaction(engine) as session:
+        session.execute(text("CREATE TABLE IF NOT EXISTS bench (at REAL)"))
+    over = _line_waiting()
+    while not over():
+        start = time.perf_counter()
+        with transaction(engine) as session:
+            session.execute(text("INSERT INTO bench (at) VALUES (:at)"), {"at": start})
+        waits.append((time.perf_counter() - start) * 1000)
+        time.sleep(0.02)
+    with transaction(engine) as session:
+        session.execute(text("DROP TABLE bench"))
     waits.sort()
     print(json.dumps({"writes": len(waits), "longest_ms": waits[-1], "p99_ms": waits[int(len(waits) * 0.99)]}))
 
@@ -136,4 +158,7 @@ def _line_waiting() -> Any:
 
 
 if __name__ == "__main__":
-    _write_beside(sys.argv[1])
+    if sys.argv[1] == "beside":
+        _write_beside(sys.argv[2])
+    else:
+        print(json.dumps(transfer(int(sys.argv[2]) if sys.argv[2:] else ROWS, sys.argv[1]), indent=2))

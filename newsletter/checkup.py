@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from newsletter import people, safeguards, store
+from newsletter import migrations, people, safeguards, store
 from newsletter.brief import Brief, Citation, Fact, Forecast, Narrative
 from newsletter.drafting import compile_edition
 from newsletter.edition import Finding
@@ -127,7 +127,8 @@ def _database(newsroom: Newsroom) -> Iterator[Finding]:
     where = newsroom.engine.url.database
     with reading(newsroom.engine) as session:
         row = store.instance(session)
-        yield Finding(ok=True, what=f"database {where}, instance {row.instance_id}")
+        named = f"database {where} ({migrations.described(session.connection())})"
+        yield Finding(ok=True, what=f"{named}, instance {row.instance_id}")
         if newsroom.engine.dialect.name == "sqlite":
             said = session.execute(text("PRAGMA quick_check(1)")).scalar_one()
             yield Finding(ok=said == "ok", what=f"database check-up: {said}")

@@ -164,6 +164,7 @@ def _names(prefix: str, read: formats.Reading) -> list[str]:
 
 def _fitting(name: str) -> str:
     """A name that fits its column. Of one too long the end is hashed, so that two such names stay two."""
+    name = name.replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL keeps none
     if len(name) <= _LONGEST_NAME:
         return name
     return f"{name[: _LONGEST_NAME - 25]}-{hashlib.sha256(name.encode()).hexdigest()[:24]}"

@@ -25,12 +25,10 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
-    BigInteger,
     CheckConstraint,
     Column,
     ForeignKey,
     Index,
-    Integer,
     Text,
     UniqueConstraint,
     text,
@@ -38,9 +36,7 @@ from sqlalchemy import (
 from sqlmodel import Field, col
 
 from newsletter.edition import EventKind
-from subscribers import Instant, Table, choice
-
-_BIG = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows in "INTEGER PRIMARY KEY" alone, of 64 bits
+from subscribers import Instant, RowNumber, Table, choice
 
 
 def _only_where(condition: str) -> dict[str, Any]:
@@ -112,7 +108,7 @@ class EventRecord(Table, table=True):
     __tablename__ = "provider_event"
     __table_args__ = (UniqueConstraint("provider", "event_id"),)
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=RowNumber)
     provider: str = Field(max_length=30)
     event_id: str = Field(max_length=200)  # the provider's own
     kind: EventKind = Field(sa_column=Column(choice(EventKind), nullable=False))
@@ -350,9 +346,9 @@ class Batch(Table, table=True):
     number: int  # from 1 within its edition
     parent_id: int | None = Field(default=None, foreign_key="batch.id")  # NULL: made by the freeze
     first_id: int | None = Field(
-        default=None, sa_type=_BIG
+        default=None, sa_type=RowNumber
     )  # deliveries from here on, whose `batch_id` is NULL; NULL: made out of another batch
-    last_id: int | None = Field(default=None, sa_type=_BIG)  # up to and with this one
+    last_id: int | None = Field(default=None, sa_type=RowNumber)  # up to and with this one
     size: int  # deliveries that stand in it now
     due_at: datetime = Field(sa_type=Instant)  # of the next try
     promised_at: datetime = Field(sa_type=Instant)  # when it was first due: what `stale_after` is measured from
@@ -397,7 +393,7 @@ class Delivery(Table, table=True):
         CheckConstraint(_null_or("fate", Fate), "fate"),
     )
 
-    id: int | None = Field(default=None, sa_column=Column(_BIG, primary_key=True, autoincrement=True))
+    id: int | None = Field(default=None, primary_key=True, sa_type=RowNumber)
     edition_id: int = Field(foreign_key="edition.id")
     subscriber_id: int = Field(foreign_key="subscriber.id")
     batch_id: int | None = Field(default=None, foreign_key="batch.id")  # NULL: of the batch whose range it lies in

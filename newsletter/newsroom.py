@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlmodel import Session
 
 from newsletter import ledger, migrations, pace, safeguards, shelf, store, tally
@@ -130,11 +130,14 @@ class Newsroom:
 
     @classmethod
     def open(cls, settings: Settings, clock: Callable[[], datetime] = _now) -> Self:
-        """Open the database, made or brought up to date if need be. Raises ConfigurationError where it cannot be."""
-        engine = connect(settings.database.url)
+        """Open the database; one of SQLite is made or brought up to date if need be.
+
+        Raises ConfigurationError where it cannot be.
+        """
+        engine = engine_of(settings)
         try:
             _make_private(settings.database.url)
-            backup = migrations.upgrade(engine)
+            backup = migrations.make_ready(engine)
             with reading(engine) as session:
                 named = session.get(Instance, 1) is not None
             if not named:
@@ -144,6 +147,9 @@ class Newsroom:
         except DBAPIError as error:
             engine.dispose()
             raise ConfigurationError(f"the database {engine.url.database}: {error.orig}") from None
+        except ConfigurationError:
+            engine.dispose()
+            raise
         return cls(settings, engine, clock, backup)
 
     def close(self) -> None:
@@ -601,6 +607,36 @@ def _tally(session: Session, record: EditionRecord) -> Tally | None:
 def _faults(collected: Sequence[Collected]) -> str:
     faults = [str(fault) for one in collected for fault in one.faults] + [str(c.error) for c in collected if c.error]
     return f" (first fault: {faults[0]})" if faults else ""
+
+
+def engine_of(settings: Settings) -> Engine:
+    """The engine of the database that is configured. Raises ConfigurationError where there can be none."""
+    try:
+        return connect(settings.database.url)
+    except ImportError:
+        raise ConfigurationError(
+            "database.url: PostgreSQL needs psycopg: pip install 'brief-newsletter[postgresql]'"
+        ) from None
+    except (ArgumentError, ValueError):  # not quoted: it may hold a password
+        raise ConfigurationError("database.url: expected “postgresql://USER@HOST/NAME”") from None
+
+
+def upgrade(settings: Settings) -> tuple[str | None, str, Path | None]:
+    """Bring the configured database up to date: the revision before (None: it was empty), now, and the backup copy.
+
+    Raises ConfigurationError where it cannot be.
+    """
+    engine = engine_of(settings)
+    try:
+        _make_private(settings.database.url)
+        with engine.connect() as connection:
+            before = migrations.version(connection)
+        backup = migrations.upgrade(engine)
+    except DBAPIError as error:
+        raise ConfigurationError(f"the database {engine.url.database}: {error.orig}; nothing was changed") from None
+    finally:
+        engine.dispose()
+    return before, migrations.HEAD, backup
 
 
 def _make_private(url: str) -> None:

@@ -38,6 +38,7 @@ from subscribers import AddressError, parse
 DEFAULT_FILE = Path("newsletter.toml")
 SECRET_VARIABLE = "NEWSLETTER_SECRET"  # noqa: S105 # a variable's name
 ERASURE_VARIABLE = "NEWSLETTER_ERASURE_KEY"
+DATABASE_VARIABLE = "NEWSLETTER_DATABASE_URL"
 SENDGRID_VARIABLE = "SENDGRID_API_KEY"
 SMTP_VARIABLE = "NEWSLETTER_SMTP_PASSWORD"
 DKIM_VARIABLE = "NEWSLETTER_DKIM_KEY"
@@ -45,6 +46,10 @@ _SECRET_CHARACTERS = 32  # 32 characters of base64 are 192 bits; NIST SP 800-107
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LONGEST = timedelta(days=36_500)  # a century: for ever, and still a date when it is added to today
 _SPAN = "a time such as “90m”, “12h” or “7d”"
+# RFC 3986 as far as libpq and SQLAlchemy read it alike: one host or none, and a name.
+_POSTGRESQL = re.compile(
+    r"postgres(ql)?://([^\s:@/?#]+(:[^\s:@/?#]*)?@)?([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/[^\s@/?#]+(\?[^\s#]*)?"
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -115,8 +120,16 @@ def _base(value: str) -> str:
 
 def _database(value: str) -> str:
     # Not quoted back: such an address may hold a password.
+    if value.startswith(("postgresql:", "postgres:")):
+        if not _POSTGRESQL.fullmatch(value):
+            raise ValueError(
+                "expected “postgresql://USER@HOST/NAME”, what is special in a password as %40 and its like"
+            )
+        return f"postgresql:{value.partition(':')[2]}"
     if not re.fullmatch(r"sqlite:///[^?]*[^?/]", value) or value.endswith(":memory:"):
-        raise ValueError("expected “sqlite:///” and a file, such as “sqlite:///newsletter.db”")
+        raise ValueError(
+            "expected “sqlite:///” and a file, such as “sqlite:///newsletter.db”, or “postgresql://USER@HOST/NAME”"
+        )
     return f"sqlite:///{_path(value.removeprefix('sqlite:///'))}"
 
 
@@ -238,7 +251,9 @@ class Site(_Table):
 class Database(_Table):
     """[database]: where everything is kept."""
 
-    url: Annotated[str, AfterValidator(_database)] = "sqlite:///newsletter.db"
+    url: Annotated[str, AfterValidator(_database)] = Field(
+        default="sqlite:///newsletter.db", repr=False
+    )  # it may hold a password
     instance: str | None = None
 
 
@@ -458,11 +473,14 @@ class Settings(_Table):
             _secret(name, environ.get(name) or dotenv.get(name)) for name in (SECRET_VARIABLE, ERASURE_VARIABLE)
         )
         known = {"file": file.absolute(), "secret": secret, "erasure_key": erasure_key}
+        database = (environ.get(DATABASE_VARIABLE) or dotenv.get(DATABASE_VARIABLE) or "").strip()
         try:
             settings = cls.model_validate({**raw, **known})
         except ValidationError as error:
             raise as_configuration_error(error, file, text) from None
         settings._check_names(text)  # noqa: SLF001 # its own class
+        if database:
+            settings = settings._at(database)  # noqa: SLF001 # the same
         secrets = {SendGrid: {"key": SENDGRID_VARIABLE}, Smtp: {"password": SMTP_VARIABLE, "dkim_key": DKIM_VARIABLE}}
         found = {
             field: SecretStr(told) if (told := (environ.get(name) or dotenv.get(name) or "").strip()) else None
@@ -541,6 +559,15 @@ class Settings(_Table):
                 line=line_of(text, ("provider", "timeout")) or line_of(text, ("dispatch", "lease")),
             )
 
+    def _at(self, url: str) -> Self:
+        """The same with the database that the environment names."""
+        try:
+            table = Database(url=url, instance=self.database.instance)
+        except ValidationError as error:
+            what = str(error.errors(include_url=False, include_input=False)[0]["msg"]).removeprefix("Value error, ")
+            raise ConfigurationError(f"{DATABASE_VARIABLE}: {what}") from None
+        return self.model_copy(update={"database": table})
+
     def _with_absolute_paths(self, folder: Path) -> Self:
         def absolute(path: Path) -> Path:
             return folder / path
@@ -550,9 +577,11 @@ class Settings(_Table):
             provider = provider.model_copy(update={"path": absolute(provider.path)})
         if isinstance(provider, Smtp) and provider.ca_file is not None:
             provider = provider.model_copy(update={"ca_file": absolute(provider.ca_file)})
-        url = f"sqlite:///{absolute(Path(self.database.url.removeprefix('sqlite:///')))}"
-        if "?" in url:
-            raise ConfigurationError("database.url: a database's path cannot hold “?”", file=self.file)
+        url = self.database.url
+        if url.startswith("sqlite:"):
+            url = f"sqlite:///{absolute(Path(url.removeprefix('sqlite:///')))}"
+            if "?" in url:
+                raise ConfigurationError("database.url: a database's path cannot hold “?”", file=self.file)
         templates = self.templates.path
         return self.model_copy(
             update={

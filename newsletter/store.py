@@ -13,8 +13,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
-    ColumnElement,
     CursorResult,
     and_,
     delete,
@@ -23,7 +21,6 @@ from sqlalchemy import (
     insert,
     literal,
     select,
-    type_coerce,
     update,
 )
 from sqlmodel import Session, col
@@ -47,6 +44,7 @@ from newsletter.models import (
 )
 from newsletter.names import tag_of
 from newsletter.schedule import Slot
+from subscribers import json_member
 
 # ------------------------------------------------------------------------------------------ this database
 
@@ -394,7 +392,7 @@ def public_edition(session: Session, newsletter: str, slot: str) -> EditionRecor
 def subjects_of(session: Session, edition_ids: Sequence[int]) -> dict[int, str]:
     """The subjects of editions' mails, by edition."""
     rows = session.execute(
-        select(col(MessageRecord.edition_id), _member(col(MessageRecord.content), "subject")).where(
+        select(col(MessageRecord.edition_id), json_member(col(MessageRecord.content), literal("subject"))).where(
             col(MessageRecord.edition_id).in_(edition_ids), col(MessageRecord.variant) == MAIL
         )
     )
@@ -404,7 +402,7 @@ def subjects_of(session: Session, edition_ids: Sequence[int]) -> dict[int, str]:
 def headlines_of(session: Session, edition_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
     """The headlines of the briefs that editions took, in their order and as they were then, by edition."""
     rows = session.execute(
-        select(col(Decision.edition_id), _member(col(RevisionRecord.content), "headline"))
+        select(col(Decision.edition_id), json_member(col(RevisionRecord.content), literal("headline")))
         .join(
             RevisionRecord,
             and_(
@@ -419,12 +417,6 @@ def headlines_of(session: Session, edition_ids: Sequence[int]) -> dict[int, tupl
     for edition_id, headline in rows:
         found[edition_id] = (*found.get(edition_id, ()), headline)
     return found
-
-
-def _member(column: Any, name: str) -> ColumnElement[str]:
-    """One text of a column that holds JSON: read by the database, since the rest of a Message is 100 kB."""
-    member: ColumnElement[str] = type_coerce(column, JSON)[name].as_string()
-    return member
 
 
 def set_edition(
@@ -442,7 +434,7 @@ def set_edition(
 
 def changed_rows(session: Session, statement: Any) -> int:
     """Execute a statement that changes rows, and say how many."""
-    result = session.execute(statement)
+    result = session.execute(statement, execution_options={"preserve_rowcount": True})  # else of an INSERT it is lost
     assert isinstance(result, CursorResult)
     return int(result.rowcount)
 

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal, null, select
 
+from subscribers.db import json_elements
 from subscribers.models import MailingList, State, Subscriber, Subscription, Suppression
 
 SUPPRESSED = "suppressed"
@@ -68,8 +69,8 @@ def _exclusions(at: datetime, topics: Collection[str] | None) -> list[tuple[Colu
         (subscriber.paused_until > at, PAUSED),
     ]
     if topics is not None:
-        wanted = func.json_each(subscriber.topics).table_valued("value")
-        told = {*topics, *(topic.lower() for topic in topics)}  # SQLite's lower() knows ASCII alone
+        wanted = json_elements(subscriber.topics).table_valued("value")
+        told = {*topics, *(topic.lower() for topic in topics)}  # the database's lower() may know ASCII alone
         any_wanted = exists(select(literal(1)).select_from(wanted).where(func.lower(wanted.c.value).in_(list(told))))
         reasons.append((and_(subscriber.topics.is_not(None), ~any_wanted), TOPICS))
     return reasons

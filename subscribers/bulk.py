@@ -1,28 +1,27 @@
-"""Rows into the database, in bulk: what is peculiar to SQLite stands here.
+"""Rows into the database, in bulk.
 
 A batch is settled and written in one short transaction of a few statements on whole sets of rows: one that finds who
 is known, one for the new people, one each for their subscriptions and their log. Batches come sorted by key, so that
 each touches a part of the index, and links begin alike for the same reason; without both it takes twice as long.
-Another database wants the same statements, and its own way to hand over a batch.
+How a batch is handed over is each database's own (`subscribers.drivers`); the statements are the same.
 """
 
 import base64
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import count, groupby
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Engine, StaticPool, create_engine, event
+from sqlalchemy import Engine
 
 from subscribers import consent, erasure
-from subscribers.db import _begin_sqlite
-from subscribers.errors import ErasureKeyError, TransferError, UnknownList
+from subscribers.drivers import Driver, driver
+from subscribers.errors import ErasureKeyError, UnknownList
 from subscribers.models import Happening, Way
 from subscribers.rows import Piece
 from subscribers.settling import (
@@ -42,10 +41,10 @@ from subscribers.tokens import RANDOM_BYTES, Randomness
 
 LOCK_AIM = timedelta(milliseconds=60)  # of a write lock; others count on 250 at the most, also on a slower disk
 _FIRST_ROWS, _FEWEST_ROWS, _MOST_ROWS = 1_000, 100, 8_000  # of a batch; its size follows the time that the last took
-_CHECKPOINT_BATCHES = 2  # after so many the log is moved into the database, and the lock left to others for a while:
-# Who waits for SQLite's lock looks for it every 25 ms at first, from 128 ms on every 50, from 228 on every 100. All of
-# them meet a gap of 55 ms every 180, and most of it is time that we need for other things. A write beside an import of
-# a million waited 230 ms at the most; before, 650.
+# After each second batch SQLite's log is moved into the database, and the lock left to others for a while. Who waits
+# for it looks for it every 25 ms at first, from 128 ms on every 50, from 228 on every 100. All of them meet a gap of
+# 55 ms every 180, and most of it is time that we need for other things. A write beside an import of a million waited
+# 230 ms at the most; before, 650.
 _GAP = timedelta(milliseconds=55)
 _LINKS_AT_ONCE = 65_536  # 5 MB
 
@@ -136,6 +135,7 @@ class Links:
 
 ERASED = "WHERE key >= 'erased:' AND key < 'erased;'"  # as `subscribers.erasure.is_mark`, for an index
 
+# `+ 0`, so that a person's few events are found by the person, and not by walking through everybody's from the last on.
 # The last of it is what a person has said against this list, or against all of them, as `subscribers.lifecycle` has it.
 _FIND = """
 SELECT wanted.key, s.id, s.name, s.language IS NOT NULL, s.zone IS NOT NULL, s.topics IS NOT NULL, u.id, u.state,
@@ -145,24 +145,23 @@ SELECT wanted.key, s.id, s.name, s.language IS NOT NULL, s.zone IS NOT NULL, s.t
     SELECT CASE WHEN e.event IN ('left', 'complained') THEN e.event END FROM consent_event AS e
     WHERE e.subscriber_id = s.id AND (e.evidence = 'everything' OR e.event = 'complained'
       OR e.event = 'confirmed' AND e.evidence IN ('confirmation link', 'link to preferences'))
-    ORDER BY e.id DESC LIMIT 1
+    ORDER BY e.id + 0 DESC LIMIT 1
   ), (
     SELECT e.event FROM consent_event AS e
     WHERE e.subscriber_id = s.id AND e.list_id = :list AND e.event NOT IN ('requested', 'expired')
-    ORDER BY e.id DESC LIMIT 1
+    ORDER BY e.id + 0 DESC LIMIT 1
   )) END
-FROM json_each(:keys) AS wanted
-CROSS JOIN subscriber AS s ON s.key = wanted.value
+FROM {of_keys} AS wanted
+{join} subscriber AS s ON s.key = wanted.value
 LEFT JOIN subscription AS u ON u.list_id = :list AND u.subscriber_id = s.id
 """
 _FIND_SUPPRESSED = """
-SELECT wanted.key, s.reason FROM json_each(:keys) AS wanted CROSS JOIN suppression AS s ON s.key = wanted.value
+SELECT wanted.key, s.reason FROM {of_keys} AS wanted {join} suppression AS s ON s.key = wanted.value
 """
-_ADD_PEOPLE = (
-    "INSERT INTO subscriber (id, address, key, name, language, zone, topics, paused_until, link, created_at) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_ADD_FRESH = "INSERT INTO subscriber (id, address, key, name, link, created_at) VALUES (?, ?, ?, ?, ?, ?)"
+_PEOPLE = "id, address, key, name, language, zone, topics, paused_until, link, created_at"
+_FRESH = "id, address, key, name, link, created_at"
+_SUBSCRIPTIONS = "list_id, subscriber_id, state, changed_at"
+_EVENTS = "subscriber_id, at, list_id, event, actor, way, form, statement_id, evidence, before"
 _ADD_SUBSCRIPTIONS = (
     "INSERT INTO subscription (list_id, subscriber_id, state, changed_at) "
     "SELECT :list, id, :state, :now FROM subscriber WHERE id BETWEEN :first AND :last"
@@ -172,14 +171,10 @@ _ADD_EVENTS = (
     "SELECT :now, id, :list, :event, :actor, :way, :form, :statement, :evidence, :before "
     "FROM subscriber WHERE id BETWEEN :first AND :last"
 )
-_ADD_EVENT = (
-    "INSERT INTO consent_event (at, subscriber_id, list_id, event, actor, way, form, statement_id, evidence, before) "
-    "VALUES (:now, :subscriber, :list, :event, :actor, :way, :form, :statement, :evidence, :before)"
-)
 # A suppression ends what its address has on any list, as `subscribers.lifecycle.suppress` does.
 _END_EVENTS = (
     "INSERT INTO consent_event (at, subscriber_id, list_id, event, actor, way, form, before) "
-    "SELECT :now, subscriber_id, list_id, :event, :actor, :way, :form, json_object('state', state) "
+    "SELECT :now, subscriber_id, list_id, :event, :actor, :way, :form, {json_object}('state', state) "
     "FROM subscription WHERE subscriber_id = :subscriber AND state IN ('pending', 'confirmed') ORDER BY id"
 )
 _END_SUBSCRIPTIONS = (
@@ -190,41 +185,12 @@ _OF_NO_LIST = frozenset((Happening.SUPPRESSED.value, Happening.CHANGED.value))
 
 
 @contextmanager
-def driver(engine: Engine) -> Iterator[sqlite3.Connection]:
-    """A connection of the driver's own, back in the pool at the end. Raises TransferError for another database."""
-    if engine.dialect.name != "sqlite":
-        raise TransferError(f"expected an SQLite database, found {engine.dialect.name}")
-    with closing(engine.raw_connection()) as connection:
-        assert isinstance(connection.driver_connection, sqlite3.Connection)
-        yield connection.driver_connection
-
-
-@contextmanager
 def writer(
     engine: Engine, orders: Orders, statement: int | None, randomness: Randomness, stopwatch: Callable[[], float]
 ) -> Iterator["Writer"]:
     """What writes batches on a connection made ready for it."""
-    with driver(engine) as connection:
-        before = {
-            pragma: connection.execute(f"PRAGMA {pragma}").fetchone()[0]
-            for pragma in ("cache_size", "wal_autocheckpoint", "ignore_check_constraints")
-        }
-        connection.execute("PRAGMA cache_size = -32768")  # KiB: the indexes' hot pages, within 200 MB for all
-        connection.execute(
-            "PRAGMA wal_autocheckpoint = 0"
-        )  # it would run at the end of a transaction; we do it between
-        # Asking of every row again whether an event is one of fourteen words takes a tenth of all the time; they come
-        # from our own enumerations.
-        connection.execute("PRAGMA ignore_check_constraints = ON")
-        try:
-            yield Writer(connection, orders, statement, Links(randomness), stopwatch)
-        finally:
-            with suppress(sqlite3.Error):
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                for pragma, value in before.items():
-                    connection.execute(f"PRAGMA {pragma} = {value}")
+    with driver(engine) as hand, hand.ready():
+        yield Writer(hand, orders, statement, Links(randomness), stopwatch)
 
 
 @dataclass(slots=True)
@@ -247,16 +213,16 @@ class Writer:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        driver: Driver,
         orders: Orders,
         statement: int | None,
         links: Links,
         stopwatch: Callable[[], float],
     ) -> None:
-        self._connection, self._orders, self._statement, self._links = connection, orders, statement, links
+        self._driver, self._orders, self._statement, self._links = driver, orders, statement, links
         self._stopwatch = stopwatch
         self._wanted = CONFIRMED if orders.evidence is not None else PENDING
-        self._now = _text(orders.now)
+        self._now = driver.instant(orders.now)
         self._peek = True  # whether the last batch changed nothing, so that the next may well need no lock
         self._to: int | None = None  # the list's row, looked up in each transaction
         self._unmoved = 0  # batches since the log was moved into the database
@@ -266,29 +232,20 @@ class Writer:
 
     def batch(self, batch: Rows) -> list[str]:
         """Settle a batch; what came of each row."""
-        keys = json.dumps(batch.keys, ensure_ascii=False)
+        keys = self._driver.texts(batch.keys)
         marks = self._marks(batch)
         if self._peek:
-            self._connection.execute("BEGIN")  # one state of the database for all that is asked
-            try:
+            with self._driver.reading():
                 settled = self._settled(batch, keys, marks)
-            finally:
-                self._connection.execute("ROLLBACK")
             if not settled.is_changed:
                 return settled.outcomes
-        if self._unmoved == 0:
+        if self._driver.in_a_row and self._unmoved == 0:
             time.sleep(max(0.0, self._let_go + _GAP.total_seconds() - self._stopwatch()))
-        self._connection.execute("BEGIN IMMEDIATE")
-        start = self._stopwatch()  # from here on others wait; before, we may have waited for them
-        try:
+        with self._driver.writing():
+            start = self._stopwatch()  # from here on others wait; before, we may have waited for them
             settled = self._settled(batch, keys, marks)
             if settled.is_changed:
                 self._record(batch, settled)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
         self._peek = not settled.is_changed
         self._let_go = self._stopwatch()
         self._learn(timedelta(seconds=self._let_go - start), len(batch.keys))
@@ -303,24 +260,24 @@ class Writer:
             self.size = int(min(max(rows * factor, _FEWEST_ROWS), _MOST_ROWS))
 
     def _checkpoint(self) -> None:
-        """Move the log into the database from time to time, and let others write."""
+        """Let others write, from time to time, where they have to be let."""
         self._unmoved += 1
-        if self._unmoved >= _CHECKPOINT_BATCHES:
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if self._driver.in_a_row and self._unmoved >= self._driver.in_a_row:
+            self._driver.tidy()
             self._unmoved = 0
 
-    def _marks(self, batch: Rows) -> str | None:
+    def _marks(self, batch: Rows) -> Any:
         """The keyed hashes of a batch, where anybody was ever erased."""
         secret = self._orders.erasure_secret
-        if not self._connection.execute(f"SELECT EXISTS (SELECT 1 FROM suppression {ERASED})").fetchone()[0]:  # noqa: S608 # no input
+        if not self._driver.execute(f"SELECT EXISTS (SELECT 1 FROM suppression {ERASED})").fetchone()[0]:  # noqa: S608 # no input
             return None
         if secret is None:
             raise ErasureKeyError(missing=True)
-        return json.dumps([erasure.mark(key, secret) for key in batch.keys])
+        return self._driver.texts([erasure.mark(key, secret) for key in batch.keys])
 
-    def _settled(self, batch: Rows, keys: str, marks: str | None) -> "_Settled":
+    def _settled(self, batch: Rows, keys: Any, marks: Any) -> "_Settled":
         """What comes of each row, and how the people then stand; nothing is written yet."""
-        execute, to = self._connection.execute, None
+        execute, to = self._driver.execute, None
         if self._orders.to is not None:
             found = execute("SELECT id FROM mailing_list WHERE slug = ?", (self._orders.to,)).fetchone()
             if found is None:
@@ -342,17 +299,18 @@ class Writer:
 
     def _record(self, batch: Rows, settled: "_Settled") -> None:
         """Write what has changed."""
-        execute, executemany, to = self._connection.execute, self._connection.executemany, settled.to
+        execute, insert, to = self._driver.execute, self._driver.insert, settled.to
         changed = [(key, person) for key, person in settled.people.items() if person.is_changed]
         new = [(key, person) for key, person in changed if person.id is None and person.state is not None]
         old = [person for _, person in changed if person.id is not None or person.state is None]
-        number = execute("SELECT coalesce(max(id), 0) FROM subscriber").fetchone()[0]
         fresh = settled.fresh
         links = self._links.take(len(fresh) + len(new))
+        number = self._driver.numbers(len(links)) - 1 if links else 0
         if fresh:
             first, now, addresses, names = number + 1, self._now, batch.addresses, batch.names
-            executemany(
-                _ADD_FRESH,
+            insert(
+                "subscriber",
+                _FRESH,
                 [
                     (id_, addresses[index], key, names[index], link, now)
                     for id_, (key, index), link in zip(count(first), fresh.items(), links, strict=False)
@@ -367,16 +325,17 @@ class Writer:
             number += 1
             person.id = number
             language, zone, topics, paused = person.filled or (None, None, None, None)
-            until = _text(paused) if paused else None
+            until = self._driver.instant(paused) if paused else None
             rows.append((number, person.address, key, person.name, language, zone, topics, until, link, self._now))
-        executemany(_ADD_PEOPLE, rows)
+        insert("subscriber", _PEOPLE, rows)
         for (state, events), alike in groupby((person for _, person in new), key=lambda p: (p.state, p.events)):
             ids = [person.id or 0 for person in alike]
             self._record_span(ids[0], ids[-1], str(state), events, to)
         self._record_known(old, to)
         self._record_events((None, person.nameless) for _, person in changed if person.nameless)
-        executemany(
-            "INSERT INTO suppression (key, reason, at, note) VALUES (?, ?, ?, ?)",
+        insert(
+            "suppression",
+            "key, reason, at, note",
             [(key, person.held, self._now, self._note) for key, person in changed if person.held is not None],
         )
         for person in old:
@@ -394,44 +353,45 @@ class Writer:
     def _record_span(self, first: int, last: int, state: str, events: Events, to: int | None) -> None:
         """The subscriptions and events of new people with ids in a row, to all of whom the same happened."""
         span = {"first": first, "last": last, "list": to, "now": self._now}
-        self._connection.execute(_ADD_SUBSCRIPTIONS, {**span, "state": state})
+        self._driver.execute(_ADD_SUBSCRIPTIONS, {**span, "state": state})
         for happening, evidence, before in events:
-            self._connection.execute(_ADD_EVENTS, {**span, **self._told(happening, evidence, before)})
+            self._driver.execute(_ADD_EVENTS, {**span, **self._told(happening, evidence, before)})
 
     def _record_known(self, people: list[Person], to: int | None) -> None:
         """Write what has changed of people that were here before, and of addresses that are nobody's."""
-        executemany = self._connection.executemany
-        executemany(
+        self._driver.executemany(
             "UPDATE subscriber SET name = ?, language = coalesce(language, ?), zone = coalesce(zone, ?), "
             "topics = coalesce(topics, ?) WHERE id = ?",
             [(p.name, *(p.filled or (None,) * 4)[:3], p.id) for p in people if p.renamed or p.filled],
         )
         moved = [p for p in people if any(happening not in _OF_NO_LIST for happening, *_ in p.events)]
-        executemany(
+        self._driver.executemany(
             "UPDATE subscription SET state = ?, changed_at = ? WHERE id = ?",
             [(p.state, self._now, p.subscription) for p in moved if p.subscription is not None],
         )
-        executemany(
-            "INSERT INTO subscription (list_id, subscriber_id, state, changed_at) VALUES (?, ?, ?, ?)",
+        self._driver.insert(
+            "subscription",
+            _SUBSCRIPTIONS,
             [(to, p.id, p.state, self._now) for p in moved if p.subscription is None],
         )
         self._record_events((p.id, p.events) for p in people)
 
     def _record_events(self, events: Iterable[tuple[int | None, Events]]) -> None:
-        self._connection.executemany(
-            _ADD_EVENT,
+        self._driver.insert(
+            "consent_event",
+            _EVENTS,
             [
-                {"now": self._now, "subscriber": subscriber, **self._told(happening, evidence, before)}
+                (subscriber, self._now, *self._told(happening, evidence, before).values())
                 for subscriber, those in events
                 for happening, evidence, before in those
             ],
         )
 
     def _told(self, happening: str, evidence: str | None, before: str | None) -> dict[str, Any]:
-        """The columns of an event that do not depend on whose it is."""
+        """The columns of an event that do not depend on whose it is, in the order of `_EVENTS`."""
         return {
-            "event": happening,
             "list": None if happening in _OF_NO_LIST else self._to,
+            "event": happening,
             "actor": self._orders.actor,
             "way": Way.IMPORT.value,
             "form": self._orders.form[: consent.LONGEST_FORM] or None,
@@ -471,22 +431,3 @@ def _settle_rows(batch: Rows, known: dict[str, Any], settled: _Settled, wanted: 
             append(settle_suppression(person, standing))
         else:
             append(settle(person, standing, name, more.get(index), wanted))
-
-
-def _text(instant: datetime) -> str:
-    """An instant as `subscribers.db.Instant` keeps it in SQLite."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-@contextmanager
-def rehearsal(engine: Engine) -> Iterator[Engine]:
-    """A copy of the database for trying an import on: nameless, on disk, and gone with the end, even of a kill."""
-    with (
-        driver(engine) as connection,
-        closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as copy,
-    ):
-        connection.backup(copy)
-        copy.execute("PRAGMA foreign_keys = ON")
-        tried = create_engine("sqlite://", creator=lambda: copy, poolclass=StaticPool, hide_parameters=True)
-        event.listen(tried, "begin", _begin_sqlite)
-        yield tried

@@ -1,8 +1,12 @@
-"""The ground both packages' tables stand on: one MetaData, aware UTC instants, safe transactions on SQLite.
+"""The ground both packages' tables stand on: one MetaData, aware UTC instants, safe transactions on two databases.
 
 SQLite is opened in WAL mode with synchronous=FULL (a commit that was reported survives a power failure; a lost claim
 would be a second copy), and every writing transaction is BEGIN IMMEDIATE, because a read that turns into a write fails
 at once when another process has written in between, whatever the time-out.
+
+On PostgreSQL a writing transaction first takes one advisory lock, so that there, too, writers are one at a time and
+read what the one before them wrote: the same rule on both. What differs in their SQL stands here, or in
+`subscribers.drivers` for what is done in bulk.
 """
 
 import threading
@@ -12,14 +16,20 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 
-from sqlalchemy import DateTime, Dialect, Engine, Enum, MetaData, create_engine, event
-from sqlalchemy.engine import Connection
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Dialect, Engine, Enum, Integer, MetaData, Text, create_engine, event
+from sqlalchemy.engine import URL, Connection, ExceptionContext, make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Session, SQLModel
 
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 10_000  # longer than any write lock we hold (250 ms, the freeze apart), shorter than patience
+IDLE_TIMEOUT_MS = 60_000  # of a transaction on PostgreSQL in which nothing is asked: its process hangs or is stopped
+WRITERS = 6_031_769_826_714_421_357  # the advisory lock that PostgreSQL's writers take in turn: random, and for good
+_LOCK_NOT_AVAILABLE = "55P03"  # SQLSTATE (PostgreSQL's documentation, appendix A): lock_timeout has run out
 
 
 class Table(SQLModel):
@@ -59,6 +69,17 @@ class Instant(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class RowNumber(TypeDecorator[int]):
+    """The number of a row of which there may be more than two thousand million; SQLite's are as wide by themselves."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """INTEGER on SQLite, which numbers rows by itself only under that name."""
+        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+
+
 def choice(of: type[StrEnum], *, check: bool = True) -> Enum:
     """The column type of an enumeration: its values as strings, with a CHECK unless its table has one of its own."""
     return Enum(
@@ -71,9 +92,52 @@ def choice(of: type[StrEnum], *, check: bool = True) -> Enum:
     )
 
 
+class json_member(FunctionElement[str]):  # noqa: N801 # used as a function of SQL is
+    """A text that a JSON object holds under a name; NULL where it holds none. The column may be of JSON or of text."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(json_member, "sqlite")
+def _json_member_of_sqlite(element: json_member, compiler: SQLCompiler, **how: Any) -> str:
+    column, name = (compiler.process(clause, **how) for clause in element.clauses)
+    return f"json_extract({column}, '$.' || {name})"
+
+
+@compiles(json_member, "postgresql")
+def _json_member_of_postgresql(element: json_member, compiler: SQLCompiler, **how: Any) -> str:
+    column, name = (compiler.process(clause, **how) for clause in element.clauses)
+    return f"(CAST({column} AS JSON) ->> {name})"
+
+
+class json_elements(FunctionElement[str]):  # noqa: N801 # the same
+    """The texts of a JSON array, a row each, as a table with the column `value`: `.table_valued("value")`."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(json_elements, "sqlite")
+def _json_elements_of_sqlite(element: json_elements, compiler: SQLCompiler, **how: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **how)})"
+
+
+@compiles(json_elements, "postgresql")
+def _json_elements_of_postgresql(element: json_elements, compiler: SQLCompiler, **how: Any) -> str:
+    return f"json_array_elements_text({compiler.process(element.clauses, **how)})"
+
+
 def connect(url: str) -> Engine:
-    """An engine for a database URL ("sqlite:///path"). Statements never show their parameters in errors."""
-    engine = create_engine(url, hide_parameters=True)
+    """An engine for a database URL ("sqlite:///path", "postgresql://user@host/name").
+
+    Errors never show a statement's parameters, nor the values of rows. Raises ImportError for PostgreSQL where psycopg
+    is not installed.
+    """
+    place = make_url(url)
+    if place.get_backend_name() == "postgresql":
+        return _connect_postgresql(place)
+    engine = create_engine(place, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -103,11 +167,67 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
+def _connect_postgresql(place: URL) -> Engine:
+    """An engine that a pooler in transaction mode may stand before: no prepared statements, no settings that last."""
+    ours = {"application_name": "newsletter", "connect_timeout": BUSY_TIMEOUT_MS // 1_000, "client_encoding": "utf8"}
+    engine = create_engine(
+        place.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,
+        isolation_level="READ COMMITTED",  # whatever the server's default: who waited for the lock must see what is new
+        pool_pre_ping=True,
+        connect_args={name: value for name, value in ours.items() if name not in place.query}
+        | {"prepare_threshold": None},
+    )
+    event.listen(engine, "begin", _begin_postgresql)
+    event.listen(engine, "handle_error", _keep_rows_out)
+    return engine
+
+
+def begun(*, alone: bool) -> str:
+    """What a transaction on PostgreSQL begins with, as one string of statements without parameters."""
+    settings = (
+        f"SET LOCAL lock_timeout = {BUSY_TIMEOUT_MS}; "
+        f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}; SET LOCAL TimeZone = 'UTC'"
+    )
+    return f"{settings}; SELECT pg_advisory_xact_lock({WRITERS})" if alone else settings
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    alone = options.get("newsletter_writes", False) and options.get("newsletter_alone", True)
+    alone = alone and not options.get("newsletter_apart", False)  # a trial, on tables of its own
+    connection.exec_driver_sql(begun(alone=alone), execution_options={"no_parameters": True})
+
+
+def _keep_rows_out(context: ExceptionContext) -> None:
+    """Leave of an error what it is about: its details are a row, with an address in it."""
+    said = plain(context.original_exception)
+    if said is not None and context.sqlalchemy_exception is not None:
+        kind = type(context.original_exception)
+        context.sqlalchemy_exception.args = (f"({kind.__module__}.{kind.__name__}) {said}",)
+
+
+def plain(error: BaseException) -> str | None:
+    """Take the values of rows out of an error of psycopg; the sentence that is left. None: it is another's."""
+    told = getattr(error, "diag", None)
+    if told is None:
+        return None
+    said = told.message_primary or str(error)
+    if told.sqlstate == _LOCK_NOT_AVAILABLE:
+        said = f"database is locked: another process has held it for {BUSY_TIMEOUT_MS // 1_000} s ({said})"
+    error.args = (said,)
+    return str(said)
+
+
 @contextmanager
 def transaction(engine: Engine, *, alone: bool = True) -> Iterator[Session]:
-    """A session in one writing transaction: committed at the end, rolled back by an exception."""
-    del alone
-    with Session(engine.execution_options(newsletter_writes=True), expire_on_commit=False) as session, session.begin():
+    """A session in one writing transaction: committed at the end, rolled back by an exception.
+
+    Writers are one at a time. Not `alone`, on PostgreSQL, others may write meanwhile: for what locks the rows that it
+    changes, and takes nothing else it has read for granted.
+    """
+    writing = engine.execution_options(newsletter_writes=True, newsletter_alone=alone)
+    with Session(writing, expire_on_commit=False) as session, session.begin():
         yield session
 
 
@@ -168,6 +288,11 @@ class _Work:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
-    """A session that reads one state of the database. What is written in it is rolled back; what was read stays."""
+    """A session that reads one state of the database. What was read stays.
+
+    What is written in it is rolled back by SQLite, and refused by PostgreSQL.
+    """
+    if engine.dialect.name == "postgresql":
+        engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with Session(engine, expire_on_commit=False) as session:
         yield session

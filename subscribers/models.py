@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import JSON, Column, ForeignKey, Index, Text, UniqueConstraint
 from sqlmodel import Field
 
-from subscribers.db import Instant, Table, choice
+from subscribers.db import Instant, RowNumber, Table, choice
 
 
 class State(StrEnum):
@@ -143,7 +143,7 @@ class ConsentEvent(Table, table=True):
 
     __tablename__ = "consent_event"
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=RowNumber)
     at: datetime = Field(sa_type=Instant)
     subscriber_id: int | None = Field(
         default=None, sa_column=Column(ForeignKey("subscriber.id", ondelete="SET NULL"), index=True)

@@ -22,10 +22,11 @@ from sqlalchemy import Engine
 from sqlmodel import select
 
 from subscribers import consent, erasure
-from subscribers.bulk import ERASED, Orders, Rows, driver, rehearsal, writer
+from subscribers.bulk import ERASED, Orders, Rows, writer
 from subscribers.db import reading, transaction
 from subscribers.dialects import COLUMNS, SUPPRESSION_COLUMNS
 from subscribers.directory import ensure_list
+from subscribers.drivers import Driver, driver, rehearsal
 from subscribers.errors import TransferError, UnknownList
 from subscribers.models import MailingList, State
 from subscribers.rows import End, Part, Refusal, Sheet
@@ -125,9 +126,9 @@ def import_rows(
 
 
 def _judge_erasures(engine: Engine, orders: Orders) -> None:
-    with driver(engine) as connection:
+    with driver(engine) as hand:
         start = len(erasure.prefix(b""))
-        found = connection.execute(f"SELECT DISTINCT substr(key, 1, {start}) FROM suppression {ERASED}").fetchall()  # noqa: S608 # no input
+        found = hand.execute(f"SELECT DISTINCT substr(key, 1, {start}) FROM suppression {ERASED}").fetchall()  # noqa: S608 # no input
     erasure.judge((mark for (mark,) in found), orders.erasure_secret)
 
 
@@ -155,8 +156,8 @@ def _report(done: Imported, name: str, refused: list[Refusal], refuse: Refuse) -
 
 _SUBSCRIPTIONS = """
 SELECT s.key, s.address, s.name, u.state, u.changed_at, s.language, s.zone, s.topics, s.paused_until, s.created_at
-FROM subscriber AS s CROSS JOIN subscription AS u ON u.list_id = :list AND u.subscriber_id = s.id
-WHERE s.key > :after AND s.erased_at IS NULL AND u.state IN (SELECT value FROM json_each(:states))
+FROM subscriber AS s {join} subscription AS u ON u.list_id = :list AND u.subscriber_id = s.id
+WHERE s.key > :after AND s.erased_at IS NULL AND u.state IN (SELECT value FROM {of_states} AS wanted)
 ORDER BY s.key LIMIT :rows
 """
 _SUPPRESSIONS = "SELECT key, reason, at, note FROM suppression WHERE key > :after ORDER BY key LIMIT :rows"
@@ -227,8 +228,8 @@ def export_suppressions(engine: Engine, out: IO[str], *, as_json: bool = False) 
     else:
         writer.writerow(SUPPRESSION_COLUMNS)
     written, after = 0, ""
-    with driver(engine) as connection:
-        while page := connection.execute(_SUPPRESSIONS, {"after": after, "rows": _PAGE_ROWS}).fetchall():
+    with driver(engine) as hand:
+        while page := _page(hand, _SUPPRESSIONS, {"after": after, "rows": _PAGE_ROWS}):
             after = page[-1][0]
             for key, reason, at, note in page:
                 if erasure.is_mark(key):
@@ -251,14 +252,19 @@ def _pages(engine: Engine, to: str | None, states: Sequence[State]) -> Iterator[
         lists = [(slug, number) for slug, number in lists if slug == to]
         if not lists:
             raise UnknownList(to)
-    wanted = json.dumps([state.value for state in states or State])
-    with driver(engine) as connection:
+    with driver(engine) as hand:
+        wanted = hand.texts([state.value for state in states or State])
         for slug, number in lists:
             after = ""
             told = {"list": number, "states": wanted, "rows": _PAGE_ROWS}
-            while page := connection.execute(_SUBSCRIPTIONS, {**told, "after": after}).fetchall():
+            while page := _page(hand, _SUBSCRIPTIONS, {**told, "after": after}):
                 after = page[-1][0]
                 yield slug, page
+
+
+def _page(hand: Driver, statement: str, told: dict[str, Any]) -> list[Any]:
+    with hand.reading():
+        return list(hand.execute(statement, told))
 
 
 def _iso(stored: str | None) -> str:

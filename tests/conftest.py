@@ -4,15 +4,18 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from newsletter.newsroom import Newsroom
-from newsletter.settings import Settings
+from newsletter.settings import DATABASE_VARIABLE, Settings
 from subscribers import add_confirmed, ensure_list, parse, transaction
+from tests import databases
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
@@ -64,6 +67,35 @@ BRIEF = """\
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--database", choices=databases.KINDS, default=databases.SQLITE, help="what desks keep all in")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    databases.Chosen.kind = config.getoption("--database")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever asks for a desk, or for an engine, is about the database; what is about SQLite itself says why."""
+    for item in items:
+        asked = {"desk", "engine"} & set(getattr(item, "fixturenames", ()))
+        if asked and item.path.stem not in databases.ON_SQLITE_ALONE:
+            item.add_marker("database")
+        only = item.get_closest_marker("sqlite")
+        if only is not None and databases.Chosen.kind != databases.SQLITE:
+            item.add_marker(pytest.mark.skip(reason=f"on SQLite only: {only.args[0]}"))
+
+
+@pytest.fixture(autouse=True)
+def _databases_are_dropped() -> Iterator[None]:
+    """A test's databases end with it. (Those of fixtures with a longer life were made before this one began.)"""
+    before = len(databases.made)
+    yield
+    databases.close_all()
+    while len(databases.made) > before:
+        databases.drop(databases.made.pop())
+
+
 @cache
 def _empty_database() -> Path:
     """A database as a first opening makes it, so that not every test waits for the migrations."""
@@ -97,7 +129,45 @@ class Desk:
         (folder / "briefs").mkdir(parents=True, exist_ok=True)
         self.configure()
         self._open: list[Newsroom] = []
-        shutil.copyfile(_empty_database(), folder / "newsletter.db")
+        if databases.Chosen.kind == databases.SQLITE:
+            self.url = f"sqlite:///{folder / 'newsletter.db'}"
+            shutil.copyfile(_empty_database(), folder / "newsletter.db")
+        else:
+            self._be_at(databases.fresh())
+
+    def _be_at(self, url: str) -> None:
+        self.url = url
+        self.environ()
+
+    def environ(self, **variables: str) -> None:
+        """Write a `.env`, with the database in it where it is not beside the configuration."""
+        if not self.url.startswith("sqlite:"):
+            variables = {DATABASE_VARIABLE: self.url, **variables}
+        lines = "".join(f"{name}={value}\n" for name, value in variables.items())
+        (self.folder / ".env").write_text(lines, encoding="utf-8")
+        (self.folder / ".env").chmod(0o600)
+
+    def backup(self) -> str:
+        """Copy the database, closed, and say where to."""
+        if self.url.startswith("sqlite:"):
+            return str(shutil.copyfile(self.folder / "newsletter.db", self.folder / "backup"))
+        return databases.copied(self.url)
+
+    def restore(self, backup: str) -> None:
+        """Put a copy in the place of the database; of this desk's, or of another's."""
+        if self.url.startswith("sqlite:"):
+            shutil.copyfile(backup, self.folder / "newsletter.db")
+        else:
+            self._be_at(databases.copied(backup))
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """What the database answers, asked past the program. Values stand for `?`."""
+        with self.asking() as ask:
+            return ask(query, *values)
+
+    def asking(self) -> AbstractContextManager[Callable[..., list[tuple[Any, ...]]]]:
+        """The same, for one query after the other."""
+        return databases.asking(self.url)
 
     def configure(self, change: Callable[[str], str] = lambda text: text) -> None:
         self.file.write_text(change(CONFIGURATION), encoding="utf-8")

@@ -25,7 +25,7 @@ run = test_cli.run
 def _here(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """We stand in the desk's folder, with its secrets, at eight in the morning of its clock."""
     monkeypatch.chdir(desk.folder)
-    (desk.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in SECRETS.items()))
+    desk.environ(**SECRETS)
     opened = Newsroom.open
     monkeypatch.setattr(Newsroom, "open", lambda settings, clock=desk.clock: opened(settings, clock))
 
@@ -114,7 +114,7 @@ def test_what_lifts_a_suppression_depends_on_its_reason(run: Command) -> None:
 def test_without_the_key_it_cannot_be_told_whether_an_address_was_erased(run: Command, desk: Desk) -> None:
     add(run, "ada@example.org")
     run("subscribers", "forget", "ada@example.org", "--yes")
-    (desk.folder / ".env").write_text("")
+    desk.environ()
     for address in ("ada@example.org", "never-here@example.org"):
         said = run("subscribers", "unsuppress", address).mistake
         assert said.startswith("that address is not suppressed by itself; whether it was erased cannot be told: ")
@@ -149,7 +149,7 @@ def test_forgetting_asks_first_and_leaves_nothing(run: Command, desk: Desk) -> N
     assert run("subscribers", "forget", "ada@example.org", "--yes").out == "was erased already\n"
     assert run("subscribers", "forget", "never-here@example.org", "--yes").out == "erased\n", "and is never imported"
     assert run("subscribers", "show", "ada@example.org").code == 1
-    (desk.folder / ".env").write_text(f"NEWSLETTER_SECRET={SECRETS['NEWSLETTER_SECRET']}\n")
+    desk.environ(NEWSLETTER_SECRET=SECRETS["NEWSLETTER_SECRET"])
     assert "NEWSLETTER_ERASURE_KEY is not set" in run("subscribers", "forget", "bob@example.org", "--yes").mistake
     assert "take it from the backup" in run("subscribers", "add", "bob@example.org", "--evidence", "paper").err
 
@@ -211,7 +211,7 @@ def test_the_list_alone_loads_neither_newsletter_nor_its_vendors(tmp_path: Path)
 def test_the_pages_are_served_whatever_key_is_missing_so_that_people_can_leave(run: Command, desk: Desk) -> None:
     add(run, "ada@example.org")
     link = run("subscribers", "show", "ada@example.org", "--json").json["data"]["link_in_mails"]
-    (desk.folder / ".env").unlink()
+    desk.environ()
     desk.file.write_text(desk.file.read_text().replace('kind = "outbox"\nbatch_size = 10', 'kind = "sendgrid"'))
     pipe = subprocess.PIPE
     command = [*COMMAND, "serve", "--port", "0"]

@@ -5,7 +5,6 @@ what the provider really took.
 """
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -551,11 +550,11 @@ class _Frozen:
         desk = Desk(folder)
         _, self.edition = start(desk, PEOPLE, Scripted())
         desk.close()
-        self.folder = folder
+        self.backup = desk.backup()
 
     def copy(self, folder: Path, provider: Scripted) -> tuple[Desk, Newsroom]:
         desk = Desk(folder)
-        shutil.copyfile(self.folder / "newsletter.db", folder / "newsletter.db")
+        desk.restore(self.backup)
         newsroom = desk.open()
         newsroom._provider = provider
         return desk, newsroom
@@ -566,6 +565,7 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> _Frozen:
     return _Frozen(tmp_path_factory.mktemp("frozen"))
 
 
+@pytest.mark.database
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=st.lists(st.sampled_from(ACTS), max_size=12))
 def test_whatever_happens_nobody_is_lost_and_nobody_mailed_twice(
@@ -746,11 +746,11 @@ def test_a_restored_database_names_the_same_copy_the_same(desk: Desk) -> None:
     newsroom = desk.open()
     desk.people(newsroom, 2)
     newsroom.close()
-    shutil.copyfile(desk.folder / "newsletter.db", desk.folder / "backup")
+    backup = desk.backup()
     desk.brief("harbour")
     desk.open().send("daily")
     desk.close()
-    shutil.copyfile(desk.folder / "backup", desk.folder / "newsletter.db")
+    desk.restore(backup)
     desk.clock.forward(timedelta(days=1))
     (desk.folder / "briefs" / "harbour.txt").unlink()
     desk.brief("tower")

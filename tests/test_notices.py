@@ -220,6 +220,7 @@ def test_a_row_that_sqlite_numbers_again_is_another_mail(site: Site) -> None:
         people.forget_address(site.newsroom, address, actor="test")
 
 
+@pytest.mark.sqlite("only there is the number of a row that is gone given again")
 def test_nobody_is_mailed_anothers_link_where_a_row_is_numbered_again(desk: Desk) -> None:
     with Site(desk) as site:
         site.join("ada@example.org")
@@ -457,7 +458,7 @@ def test_a_site_that_is_killed_mails_after_it_is_started_again(desk: Desk, seed:
 
 
 def desk_database(desk: Desk) -> Engine:
-    return connect(f"sqlite:///{desk.folder / 'newsletter.db'}")
+    return connect(desk.url)
 
 
 def test_each_mail_that_the_list_asks_for_is_a_notice() -> None:

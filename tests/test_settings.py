@@ -1,5 +1,6 @@
 """newsletter.toml: every mistake is one line that says where it is and what was expected, and no secret ever shows."""
 
+import re
 import textwrap
 from datetime import timedelta
 from pathlib import Path
@@ -346,6 +347,40 @@ def test_the_secret_comes_from_the_environment_before_the_file(tmp_path: Path) -
     assert load(tmp_path, WHOLE, **{SECRET_VARIABLE: ""}).need_secret() == b"f" * 40
 
 
+def test_the_database_comes_from_the_environment_before_the_file_and_is_never_shown(tmp_path: Path) -> None:
+    url = "postgresql://ada:s3cr3t@db.example.org:5432/newsletter?sslmode=verify-full"
+    found = load(tmp_path, WHOLE, NEWSLETTER_DATABASE_URL=url)
+    assert (found.database.url, found.database.instance) == (url, load(tmp_path, WHOLE).database.instance)
+    assert "s3cr3t" not in repr(found)
+    (tmp_path / ".env").write_text("NEWSLETTER_DATABASE_URL=sqlite:///other.db\n")
+    assert load(tmp_path, WHOLE).database.url == f"sqlite:///{tmp_path}/other.db"
+    assert load(tmp_path, WHOLE, NEWSLETTER_DATABASE_URL="postgres://db/n").database.url == "postgresql://db/n"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ada:s3cr3t@db.example.org",
+        "postgresql://ada:s3cr3t@db.example.org/",
+        "postgresql://ada:s3cr3t@db.example.org:port/newsletter",
+        "postgresql://ada:s3@cr3t@db.example.org/newsletter",
+        "postgresql://ada:s3/cr3t@db.example.org/newsletter",
+        "postgresql://ada:s3#cr3t@db.example.org/newsletter",
+        "postgresql://ada:s3cr3t@one,two/newsletter",
+        "mysql://ada:s3cr3t@db.example.org/newsletter",
+        "postgresql+asyncpg://ada:s3cr3t@db.example.org/newsletter",
+    ],
+)
+def test_an_address_of_a_database_that_is_none_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
+    by_variable = refusal(tmp_path, WHOLE, NEWSLETTER_DATABASE_URL=url)
+    by_file = refusal(tmp_path, WHOLE.replace("sqlite:///kept/here.db", url))
+    assert str(by_variable).startswith("NEWSLETTER_DATABASE_URL: expected ")
+    assert "database.url: expected " in str(by_file)
+    for error in (by_variable, by_file):
+        assert "postgresql://USER@HOST/NAME" in str(error)
+        assert not {"ada", "s3", "cr3t"} & set(re.split(r"\W+", str(error)))
+
+
 @pytest.mark.parametrize("content", ["", "OTHER=3\n", f"{SECRET_VARIABLE}\n", f"{SECRET_VARIABLE}=\n"])
 def test_without_a_secret_only_what_needs_it_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / ".env").write_text(content)
@@ -379,8 +414,10 @@ def test_the_secret_never_shows(tmp_path: Path) -> None:
 
 
 def test_a_password_in_a_database_address_is_not_said_back(tmp_path: Path) -> None:
-    error = refusal(tmp_path, changed(BASE, 'url = "postgresql://desk:hunter2hunter2@db/news"'))
+    error = refusal(tmp_path, changed(BASE, 'url = "postgresql://desk:hunter2hunter2@db/news/paper"'))
     assert "hunter2" not in str(error)
+    settings = load(tmp_path, changed(BASE, 'url = "postgresql://desk:hunter2hunter2@db/news"'))
+    assert "hunter2" not in f"{settings!r} {settings}"
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:

@@ -455,6 +455,7 @@ def spelled(name: str, way: int) -> str:
     return entry(name, guid="", date="")
 
 
+@pytest.mark.database
 @given(week=weeks())
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_feed_does_each_story_goes_out_once(

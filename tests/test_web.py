@@ -3,7 +3,6 @@
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,7 +22,7 @@ from newsletter.models import EventRecord
 from newsletter.newsroom import Newsroom
 from newsletter.settings import Settings
 from newsletter.web.app import create_app
-from subscribers import OptIn, Reason, State, parse, suppress, transaction, unsuppress
+from subscribers import OptIn, Reason, State, Table, parse, suppress, transaction, unsuppress
 from tests import strict_mail
 from tests.conftest import Desk
 from tests.site_server import SECRETS, SITE, Answer, Site, link_in, text_of
@@ -38,9 +37,7 @@ def site(desk: Desk) -> Iterator[Site]:
 
 def everything(desk: Desk) -> dict[str, list[tuple[object, ...]]]:
     """All rows of all tables."""
-    with closing(sqlite3.connect(desk.folder / "newsletter.db")) as connection:
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {table: sorted(connection.execute(f'SELECT * FROM "{table}"'), key=repr) for table in tables}
+    return {name: sorted(desk.rows(f'SELECT * FROM "{name}"'), key=repr) for name in Table.metadata.tables}
 
 
 def state(site: Site, address: str, slug: str = "daily") -> State | None:

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from newsletter import __version__
-from newsletter.cli import briefs, editions, lists, people, provider, sending, serving, sources, starting
+from newsletter.cli import briefs, database, editions, lists, people, provider, sending, serving, sources, starting
 from newsletter.cli._shell import FAILED, INTERRUPTED, MISTAKE
 from newsletter.errors import ConfigurationError, NewsletterError
 
@@ -52,6 +52,7 @@ app.add_typer(sources.app, name="sources")
 app.add_typer(briefs.app, name="briefs")
 app.add_typer(editions.app, name="editions")
 app.add_typer(provider.app, name="provider")
+app.add_typer(database.app, name="db")
 app.add_typer(lists.app, name="lists")
 app.add_typer(people.app, name="subscribers")
 app.add_typer(serving.app, name="notices")

@@ -1,7 +1,8 @@
 """The one linear history of both packages' tables (Alembic), and applying it.
 
-On SQLite the program applies it by itself when it opens a database, after a backup copy beside the file. Looking
-whether that is needed is one SELECT, so that Alembic is loaded only when there is something to do.
+On SQLite the program applies it by itself when it opens a database, after a backup copy beside the file; on PostgreSQL
+only by an operator's word (`newsletter db upgrade`), since others work on it and the backup is theirs to make. Looking
+whether it is needed is one SELECT, so that Alembic is loaded only when there is something to do.
 """
 
 import re
@@ -17,6 +18,8 @@ from newsletter.errors import ConfigurationError
 HEAD = "0004"
 """The newest revision. A test holds it against the scripts."""
 SCRIPTS = Path(__file__).parent
+_LOCK_TIMEOUT = "5s"  # who waits for a table keeps everybody waiting who comes after: rather not, and try again
+_UPGRADING = 7_214_083_365_150_924_803  # an advisory lock: random, and for good
 
 
 def version(connection: Connection) -> str | None:
@@ -26,28 +29,74 @@ def version(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
 
+def described(connection: Connection) -> str:
+    """Which database a connection leads to, of which version, and the revision of its tables."""
+    known = connection.dialect.server_version_info or ()
+    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}.get(connection.dialect.name, connection.dialect.name)
+    return f"{name} {'.'.join(map(str, known))}, revision {version(connection)}"
+
+
+def make_ready(engine: Engine) -> Path | None:
+    """What opening a database does: bring one of SQLite to HEAD, as `upgrade` does; of another see that it is there.
+
+    Raises ConfigurationError where it is not, too, with the command that brings it there.
+    """
+    if engine.dialect.name == "sqlite":
+        return upgrade(engine)
+    before = _judge(engine)
+    if before != HEAD:
+        found = "is empty" if before is None else f"is at revision {before}, and this program wants {HEAD}"
+        raise ConfigurationError(f"the database {engine.url.database} {found}: run newsletter db upgrade")
+    return None
+
+
 def upgrade(engine: Engine) -> Path | None:
-    """Bring a database to HEAD; give the path of the backup copy, None where none was needed.
+    """Bring a database to HEAD, in one transaction; give the path of the backup copy, None where none was made.
 
     Several processes may do it at once: the first does, the others wait and find it done. Raises ConfigurationError for
     a database that a newer program made, or that is not ours.
     """
+    before = _judge(engine)
+    if before == HEAD:
+        return None
+    if engine.dialect.name == "sqlite":
+        return _upgrade_sqlite(engine, before)
+    with engine.connect() as connection, connection.begin():
+        for statement in (
+            "SET LOCAL idle_in_transaction_session_timeout = 0",
+            "SET LOCAL statement_timeout = 0",
+            "SET LOCAL lock_timeout = 0",
+            f"SELECT pg_advisory_xact_lock({_UPGRADING})",
+            f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'",
+        ):
+            connection.execute(text(statement))
+        if version(connection) == HEAD:  # another process was quicker
+            return None
+        _refuse_other_order(connection)
+        _apply(connection)
+        _widen(connection)
+    return None
+
+
+def _judge(engine: Engine) -> str | None:
+    """The revision that a database is at, None for an empty one. Raises ConfigurationError for one to leave alone."""
     with engine.connect() as connection:
         before = version(connection)
         strange = before is None and inspect(connection).get_table_names()
-    if before == HEAD:
-        return None
     if strange or (before is not None and not re.fullmatch(r"[0-9]{4}", before)):
         raise ConfigurationError(f"the database {engine.url.database} holds tables that are not ours")
     if before is not None and before > HEAD:
         raise ConfigurationError(
             f"the database {engine.url.database} is at {before}, made by a newer newsletter; this one knows {HEAD}"
         )
+    return before
+
+
+def _upgrade_sqlite(engine: Engine, before: str | None) -> Path | None:
     with engine.execution_options(newsletter_writes=True).connect() as connection:
         # Where a table is made anew, SQLite drops the old one row by row; with foreign keys on, ON DELETE CASCADE
         # would empty the tables that name it. The switch does nothing inside a transaction, so it comes first.
-        if engine.dialect.name == "sqlite":
-            _execute_plain(connection, "PRAGMA foreign_keys = OFF")
+        _execute_plain(connection, "PRAGMA foreign_keys = OFF")
         try:
             with connection.begin():
                 if version(connection) == HEAD:  # another process was quicker
@@ -59,6 +108,35 @@ def upgrade(engine: Engine) -> Path | None:
     return backup
 
 
+def _widen(connection: Connection) -> None:
+    """Take the widths off columns of text: SQLite holds nobody to them, and a long reason must stop no record of it."""
+    # Of an enumeration the width is 20, and its words are checked.
+    narrow = connection.execute(
+        text(
+            "SELECT quote_ident(table_name), quote_ident(column_name) FROM information_schema.columns "
+            "WHERE table_schema = current_schema() AND character_maximum_length > 20 "
+            "AND table_name <> 'alembic_version'"
+        )
+    ).all()
+    for table, column in narrow:
+        connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar"))
+
+
+def _refuse_other_order(connection: Connection) -> None:
+    """Raise ConfigurationError where texts are not ordered and encoded as they are in SQLite: by code point, in UTF-8.
+
+    Everything that pages through rows by a text, and every range of texts, counts on it; and an order by a language
+    changes with the server's operating system, which ruins indexes.
+    """
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    ordered = connection.execute(text("SELECT 'Z' < 'a' AND '-b' < 'a' AND 'a b' < 'aa'")).scalar_one()
+    if encoding != "UTF8" or not ordered:
+        raise ConfigurationError(
+            f"the database {connection.engine.url.database} must be made with ENCODING 'UTF8' LOCALE 'C.UTF-8' "
+            "TEMPLATE template0, so that texts sort by their characters"
+        )
+
+
 def _execute_plain(connection: Connection, statement: str) -> None:
     """Execute a statement before SQLAlchemy begins a transaction."""
     driver = connection.connection.driver_connection
@@ -68,7 +146,7 @@ def _execute_plain(connection: Connection, statement: str) -> None:
 
 def _back_up(engine: Engine, before: str) -> Path | None:
     """A copy of a SQLite file beside it, made by SQLite itself so that it is whole."""
-    if engine.dialect.name != "sqlite" or not engine.url.database:
+    if not engine.url.database:
         return None
     file = Path(engine.url.database)
     copy = file.with_name(f"{file.name}.before-{HEAD}-from-{before}")

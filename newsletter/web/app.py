@@ -16,7 +16,8 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -165,6 +166,8 @@ def _tell(app: FastAPI, pages: Pages) -> None:
     app.add_exception_handler(TooLarge, lambda request, _: page(request, 413, "bad"))
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, lambda request, _: page(request, 400, "bad"))
+    app.add_exception_handler(DataError, lambda request, _: page(request, 404, "missing"))  # a NUL: of no text there
+    app.add_exception_handler(NoConnection, busy)  # all of this process's connections wait for something
     app.add_exception_handler(OperationalError, busy)  # another process holds the database longer than we wait
 
 

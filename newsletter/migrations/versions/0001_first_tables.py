@@ -48,7 +48,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('newsletter', 'slot', name=op.f('uq_edition_newsletter_slot'))
     )
     op.create_table('instance',
-    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('id', sa.Integer(), autoincrement=False, nullable=False),
     sa.Column('instance_id', sa.String(length=32), nullable=False),
     sa.Column('created_at', subscribers.db.Instant(), nullable=False),
     sa.Column('halted_at', subscribers.db.Instant(), nullable=True),
@@ -95,7 +95,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('brief_id', 'number', name=op.f('pk_brief_revision'))
     )
     op.create_table('consent_event',
-    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('id', subscribers.db.RowNumber(), nullable=False),
     sa.Column('at', subscribers.db.Instant(), nullable=False),
     sa.Column('subscriber_id', sa.Integer(), nullable=True),
     sa.Column('list_id', sa.Integer(), nullable=True),
@@ -207,7 +207,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_batch_state_due_at', ['edition_id', 'state', 'due_at'], unique=False)
 
     op.create_table('delivery',
-    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('id', subscribers.db.RowNumber(), nullable=False),
     sa.Column('edition_id', sa.Integer(), nullable=False),
     sa.Column('subscriber_id', sa.Integer(), nullable=False),
     sa.Column('batch_id', sa.Integer(), nullable=True),

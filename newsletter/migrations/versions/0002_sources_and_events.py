@@ -5,6 +5,7 @@ Revises: 0001
 """
 
 import hashlib
+from typing import Literal
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,7 +22,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table('provider_event',
-    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('id', subscribers.db.RowNumber(), nullable=False),
     sa.Column('provider', sa.String(length=30), nullable=False),
     sa.Column('event_id', sa.String(length=200), nullable=False),
     sa.Column('kind', sa.Enum('processed', 'delayed', 'delivered', 'bounced', 'blocked', 'dropped', 'complained', 'left', 'rejoined', 'opened', 'clicked', 'unknown', name='eventkind', native_enum=False, create_constraint=True, length=20), nullable=False),
@@ -60,13 +61,14 @@ def upgrade() -> None:
     sa.Column('wished', sa.Boolean(), nullable=False),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_source'))
     )
-    with op.batch_alter_table('batch', schema=None, recreate='always') as batch_op:
+    made_anew: Literal['always', 'never'] = 'always' if op.get_bind().dialect.name == 'sqlite' else 'never'
+    with op.batch_alter_table('batch', schema=None, recreate=made_anew) as batch_op:
         batch_op.add_column(sa.Column('turn', sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column('suspect_id', sa.Integer(), nullable=True))
         batch_op.create_index(batch_op.f('ix_batch_suspect_id'), ['suspect_id'], unique=False)
         batch_op.create_foreign_key(batch_op.f('fk_batch_suspect_id'), 'batch', ['suspect_id'], ['id'])
 
-    with op.batch_alter_table('brief', schema=None, recreate='always') as batch_op:
+    with op.batch_alter_table('brief', schema=None, recreate=made_anew) as batch_op:
         batch_op.add_column(sa.Column('page', sa.String(length=2048), nullable=True))
         batch_op.drop_index(batch_op.f('ix_brief_url'))
         batch_op.create_index(batch_op.f('ix_brief_page'), ['page'], unique=False)

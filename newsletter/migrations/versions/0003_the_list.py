@@ -92,6 +92,18 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_request_settled_at'), ['settled_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_request_subscriber_id'), ['subscriber_id'], unique=False)
 
+    if op.get_bind().dialect.name == 'sqlite':
+        _make_anew()
+    else:
+        _alter()
+
+
+HAPPENINGS = "event IN ('requested', 'confirmed', 'expired', 'left', 'restored', 'paused', 'resumed', 'narrowed', 'changed', 'bounced', 'complained', 'suppressed', 'unsuppressed', 'erased')"
+WAYS = "way IN ('form', 'link', 'header_post', 'page', 'mail', 'provider', 'operator', 'import', 'clock')"
+
+
+def _make_anew() -> None:
+    """For SQLite."""
     # Two tables are made anew by hand: batch mode loses a CHECK that it did not write, and cannot fill a new column.
     op.create_table('mailing_list_new',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -114,7 +126,7 @@ def upgrade() -> None:
     op.rename_table('mailing_list_new', 'mailing_list')
 
     op.create_table('consent_event_new',
-    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('id', subscribers.db.RowNumber(), nullable=False),
     sa.Column('at', subscribers.db.Instant(), nullable=False),
     sa.Column('subscriber_id', sa.Integer(), nullable=True),
     sa.Column('list_id', sa.Integer(), nullable=True),
@@ -130,8 +142,8 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['list_id'], ['mailing_list.id'], name=op.f('fk_consent_event_list_id')),
     sa.ForeignKeyConstraint(['statement_id'], ['consent_statement.id'], name=op.f('fk_consent_event_statement_id')),
     sa.ForeignKeyConstraint(['subscriber_id'], ['subscriber.id'], name=op.f('fk_consent_event_subscriber_id'), ondelete='SET NULL'),
-    sa.CheckConstraint("event IN ('requested', 'confirmed', 'expired', 'left', 'restored', 'paused', 'resumed', 'narrowed', 'changed', 'bounced', 'complained', 'suppressed', 'unsuppressed', 'erased')", name=op.f('ck_consent_event_happening')),
-    sa.CheckConstraint("way IN ('form', 'link', 'header_post', 'page', 'mail', 'provider', 'operator', 'import', 'clock')", name=op.f('ck_consent_event_way')),
+    sa.CheckConstraint(HAPPENINGS, name=op.f('ck_consent_event_happening')),
+    sa.CheckConstraint(WAYS, name=op.f('ck_consent_event_way')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_consent_event'))
     )
     op.execute(
@@ -145,3 +157,27 @@ def upgrade() -> None:
 
     with op.batch_alter_table('subscriber', schema=None, recreate='always') as batch_op:
         batch_op.add_column(sa.Column('erased_at', subscribers.db.Instant(), nullable=True))
+
+
+def _alter() -> None:
+    """For databases that can change a table where it stands."""
+    old = {'description': '', 'public': 'true', 'opt_in': 'double', 'welcome': 'false'}  # what the lists that there are get
+    op.add_column('mailing_list', sa.Column('description', sa.String(length=1000), nullable=False, server_default=old['description']))
+    op.add_column('mailing_list', sa.Column('public', sa.Boolean(), nullable=False, server_default=old['public']))
+    op.add_column('mailing_list', sa.Column('opt_in', sa.String(length=20), nullable=False, server_default=old['opt_in']))
+    op.add_column('mailing_list', sa.Column('welcome', sa.Boolean(), nullable=False, server_default=old['welcome']))
+    for name in old:
+        op.alter_column('mailing_list', name, server_default=None)
+    op.create_check_constraint(op.f('ck_mailing_list_optin'), 'mailing_list', "opt_in IN ('double', 'single')")
+
+    op.add_column('consent_event', sa.Column('way', sa.String(length=20), nullable=True))
+    op.add_column('consent_event', sa.Column('form', sa.String(length=200), nullable=True))
+    op.add_column('consent_event', sa.Column('statement_id', sa.Integer(), nullable=True))
+    op.add_column('consent_event', sa.Column('ip', sa.String(length=45), nullable=True))
+    op.add_column('consent_event', sa.Column('agent', sa.String(length=300), nullable=True))
+    op.add_column('consent_event', sa.Column('before', sa.JSON(none_as_null=True), nullable=True))
+    op.create_foreign_key(op.f('fk_consent_event_statement_id'), 'consent_event', 'consent_statement', ['statement_id'], ['id'])
+    op.drop_constraint(op.f('ck_consent_event_happening'), 'consent_event', type_='check')
+    op.create_check_constraint(op.f('ck_consent_event_happening'), 'consent_event', HAPPENINGS)
+    op.create_check_constraint(op.f('ck_consent_event_way'), 'consent_event', WAYS)
+    op.add_column('subscriber', sa.Column('erased_at', subscribers.db.Instant(), nullable=True))
