@@ -11,7 +11,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress as suppress_error
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -20,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from newsletter import control, ledger, pace, store
-from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Recipient
+from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Recipient, Result
 from newsletter.errors import DispatchError
 from newsletter.models import Batch, BatchState, EditionRecord, EditionState, MessageRecord, Outcome, Pace
 from newsletter.names import Names
@@ -34,6 +35,8 @@ from subscribers import BY_PROVIDER, SUPPRESSED, Reason, Writer, parse, reading,
 _LOOK_AGAIN = timedelta(seconds=1)  # how often a waiting process looks whether another's batch came free
 _TURN = timedelta(milliseconds=200)  # the same, where only a call has to come back
 _SOONEST = 0.01  # seconds
+_WINDOW = 200  # receipts of a call that goes on, put on record together
+
 _WRITE_AGAIN = timedelta(seconds=1)  # after the database could not take what a call came to
 _log = logging.getLogger("newsletter.dispatch")
 
@@ -97,6 +100,7 @@ class _Run:
     total: int
     names: Names
     writer: Writer
+    calls: threading.Semaphore
     lock: threading.Lock = field(default_factory=threading.Lock)
     messages: dict[int, Message] = field(default_factory=dict)
     done: int = 0
@@ -120,7 +124,7 @@ class _Run:
 class Dispatcher:
     """Sends one edition's batches through one provider. Clock, sleep, randomness and names are arguments.
 
-    `limits.calls` calls go out at once, each from a thread of its own; with one, all is done in the caller's thread.
+    `limits.calls` calls go out at once, from threads that claim ahead; with one, all is done in the caller's thread.
     `stop` ends the run after the calls that are out.
     """
 
@@ -147,13 +151,20 @@ class Dispatcher:
         with reading(self.engine) as session:
             record = session.get_one(EditionRecord, edition_id)
             total = tally(session, record).waiting
-            run = _Run(record, edition_id, total, Names(store.instance(session).instance_id), Writer(self.engine))
+            run = _Run(
+                record,
+                edition_id,
+                total,
+                Names(store.instance(session).instance_id),
+                Writer(self.engine),
+                threading.Semaphore(self.limits.calls),
+            )
         if self.limits.calls == 1:
             self._go_on(run)
         else:
             threads = [
                 threading.Thread(target=self._go_on, args=(run,), name=f"dispatch-{number}")
-                for number in range(self.limits.calls)
+                for number in range(self.limits.calls * pace.AHEAD)
             ]
             for thread in threads:
                 thread.start()
@@ -366,15 +377,20 @@ class Dispatcher:
         def start() -> None:
             nonlocal started
             now = self.clock()
-            until = now + self.lease
-            if not run.writer.write(lambda session: ledger.begin_call(session, claimed, now=now, lease_until=until)):
+            until, calls = now + self.lease, self.limits.calls
+            if not run.writer.write(
+                lambda session: ledger.begin_call(session, claimed, now=now, lease_until=until, calls=calls)
+            ):
                 raise _LostClaim
             started = True
 
         try:
-            receipts.extend(self.provider.submit(message, claimed.recipients, claimed.attempt, start))
+            with run.calls:
+                answers = self.provider.submit(message, claimed.recipients, claimed.attempt, start)
+                self._take(run, claimed, answers, receipts)
         except _LostClaim:
             run.writer.write(lambda session: ledger.put_off(session, claimed, due_at=claimed.due_at, note=None))
+            self._sleep(run, run.turns, _TURN.total_seconds())
             return None
         except OperationalError as locked:
             if started:
@@ -392,6 +408,41 @@ class Dispatcher:
             said = f"a fault in {self.provider.name}"
             settlement = Settlement(BatchState.PENDING, note=repr(fault)[:300], pause=said, went=Went.REFUSED)
         return _Answered(claimed, claim.at, settlement, fault)
+
+    def _take(self, run: _Run, claimed: ledger.Claimed, answers: Iterable[Receipt], receipts: list[Receipt]) -> None:
+        """Take the receipts of a call as they come. Where they come one by one, record them in windows.
+
+        A window is the next in the order of the call that are accepted or refused: the rest waits for the end.
+        """
+        if self.provider.atomic or self.provider.idempotent or len(claimed.recipients) <= _WINDOW:
+            receipts.extend(answers)
+            return
+        known: dict[DeliveryId, Receipt] = {}
+        told = 0
+        for receipt in answers:
+            receipts.append(receipt)
+            known[receipt.delivery] = receipt
+            if len(known) < _WINDOW:
+                continue
+            outcomes: dict[int, tuple[Outcome, str | None]] = {}
+            before = told
+            while told < len(claimed.recipients):
+                answer = known.pop(claimed.recipients[told].delivery, None)
+                if answer is None or answer.result not in {Result.ACCEPTED, Result.REFUSED}:
+                    break
+                if answer.result is Result.REFUSED:
+                    reason = (answer.reason or "no reason given")[:300]
+                    outcomes[claimed.rows[answer.delivery]] = (Outcome.REFUSED, reason)
+                told += 1
+            if told > before:
+                row = claimed.rows[claimed.recipients[told - 1].delivery]
+                self._note(run, claimed, row, outcomes)
+
+    def _note(
+        self, run: _Run, claimed: ledger.Claimed, row: int, outcomes: dict[int, tuple[Outcome, str | None]]
+    ) -> None:
+        with suppress_error(OperationalError):  # the end of the call records them all once more
+            run.writer.write(lambda session: ledger.note_answers(session, claimed, answered_to=row, outcomes=outcomes))
 
     # -------------------------------------------------------------------------------------- recording
 

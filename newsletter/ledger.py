@@ -319,11 +319,22 @@ def held(session: Session) -> list[Batch]:
 
 
 def release(session: Session, batch: Batch, state: BatchState, *, note: str, now: datetime) -> None:
-    """Take a batch out of the hands of a process that is gone: pending again, or unknown."""
+    """Take a batch out of the hands of a process that is gone: pending again, or unknown.
+
+    Whoever of a call was answered before that is accepted, and no longer as the batch is.
+    """
+    if batch.state is BatchState.CALLING and batch.answered_to is not None:
+        session.execute(
+            update(Delivery)
+            .where(members(batch), col(Delivery.id) <= batch.answered_to, col(Delivery.outcome).is_(None))
+            .values(outcome=Outcome.ACCEPTED)
+            .execution_options(synchronize_session=False)
+        )
     session.execute(
         update(Batch)
         .where(col(Batch.id) == batch.id, col(Batch.epoch) == batch.epoch, col(Batch.state) == batch.state)
         .values(state=state, owner=None, lease_until=None, note=note, due_at=min(batch.due_at, now))
+        .execution_options(synchronize_session=False)
     )
 
 
@@ -374,11 +385,12 @@ def write_outcomes(session: Session, outcomes: Mapping[int, tuple[Outcome, str |
 _Other = aliased(Batch)
 
 
-def begin_call(session: Session, claimed: Claimed, *, now: datetime, lease_until: datetime) -> bool:
+def begin_call(session: Session, claimed: Claimed, *, now: datetime, lease_until: datetime, calls: int) -> bool:
     """Claimed -> calling, the last act before the first byte. False where that must not be: do not call.
 
-    That is where the claim is no longer ours, and where all dispatch was halted, or the edition paused or cancelled,
-    since it was made. The attempt is put on record with it, so that whatever is told about it later finds its batch.
+    That is where the claim is no longer ours; where all dispatch was halted, or the edition paused or cancelled, since
+    it was made; and where as many `calls` are out as may be. The attempt is put on record with it, so that whatever is
+    told about it later finds its batch.
     """
     mine = col(Batch.lease_until) > now
     goes_on = exists(
@@ -387,10 +399,25 @@ def begin_call(session: Session, claimed: Claimed, *, now: datetime, lease_until
         )
     )
     halted = exists(select(literal(1)).where(col(Instance.halted_at).is_not(None)))
-    values = {"state": BatchState.CALLING, "lease_until": lease_until, "called_at": now}
-    if not _move(session, claimed, [BatchState.CLAIMED], mine, goes_on, ~halted, **values):
+    out = select(func.count()).select_from(_Other).where(col(_Other.state) == BatchState.CALLING).scalar_subquery()
+    values = {"state": BatchState.CALLING, "lease_until": lease_until, "called_at": now, "answered_to": None}
+    if not _move(session, claimed, [BatchState.CLAIMED], mine, goes_on, ~halted, out < calls, **values):
         return False
     session.execute(insert(Attempt).values(id=str(claimed.attempt), batch_id=claimed.batch_id, called_at=now).inline())
+    return True
+
+
+def note_answers(
+    session: Session, claimed: Claimed, *, answered_to: int, outcomes: Mapping[int, tuple[Outcome, str | None]]
+) -> bool:
+    """Put on record, while a call goes on, that its deliveries up to a row are answered.
+
+    They are accepted, or what `outcomes` says. So a process that dies in the call leaves only those in doubt whose
+    answer had not come. False where the batch is no longer ours.
+    """
+    if not _move(session, claimed, [BatchState.CALLING], answered_to=answered_to):
+        return False
+    write_outcomes(session, outcomes)
     return True
 
 

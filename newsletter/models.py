@@ -361,6 +361,9 @@ class Batch(Table, table=True):
     called_at: datetime | None = Field(default=None, sa_type=Instant)  # when that call began; NULL: none did
     done_at: datetime | None = Field(default=None, sa_type=Instant)  # when it was answered, for good; NULL: it was not
     held_until: datetime | None = Field(default=None, sa_type=Instant)  # the provider keeps it back; NULL: it does not
+    answered_to: int | None = Field(
+        default=None, sa_type=RowNumber
+    )  # while calling: deliveries up to here are answered
     given_up_at: datetime | None = Field(default=None, sa_type=Instant)  # who is unknown in it is left so; NULL: not
     provider_id: str | None = Field(default=None, max_length=200)  # the provider's name for the call; NULL: gave none
     note: str | None = Field(default=None, max_length=500)  # the latest error, scrubbed

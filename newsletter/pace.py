@@ -19,6 +19,7 @@ from newsletter.store import changed_rows
 
 _HOUR, _DAY = 60, 1_440  # minutes
 _UNANSWERED = 3  # calls in a row without an answer before a person is asked: each may cost a whole batch
+AHEAD = 2  # batches that are claimed for each call that may be out: the next is ready when one comes back
 A_MINUTE = timedelta(minutes=1)
 
 
@@ -91,6 +92,8 @@ def leave(session: Session, pace: Pace, limits: Limits, held: int, now: datetime
         if until is not None and until > now:
             return Leave(0, until, why)
     calls = 1 if pace.failures else max(1, min(limits.calls, pace.calls))
+    if calls == limits.calls > 1:
+        calls *= AHEAD
     if held >= calls:
         return Leave(0)
     leaves = [Leave()]

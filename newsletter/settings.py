@@ -295,7 +295,7 @@ class Smtp(_Table):
     ca_file: Where | None = None
     hello: DomainName | None = None
     timeout: Duration = Field(default=timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(minutes=10))
-    batch_size: int = Field(default=200, ge=1, le=200)  # what dispatch records at a time
+    batch_size: int = Field(default=1_000, ge=1, le=1_000)
     bounce_domain: DomainName | None = None
     dkim: Dkim | None = None
     password: SecretStr | None = Field(default=None, exclude=True)

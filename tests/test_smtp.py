@@ -838,7 +838,7 @@ def test_the_registry_wants_the_secrets_that_the_settings_speak_of() -> None:
         ('host = "https://mail.example.org"', "provider.host: expected the name of a server"),
         ('host = "::1"\nport = 0', "provider.port: expected greater than or equal to 1"),
         ('host = "mx"\nsecurity = "ssl"', "provider.security: expected 'starttls', 'tls' or 'none'"),
-        ('host = "mx"\nbatch_size = 201', "provider.batch_size: expected less than or equal to 200"),
+        ('host = "mx"\nbatch_size = 1001', "provider.batch_size: expected less than or equal to 1000"),
         ('host = "mx"\ntimeout = "151s"', "provider.timeout: expected at most half of dispatch.lease"),
         ('host = "mx"\nbounce_domain = "b@example.org"', "provider.bounce_domain: expected a domain"),
         ('host = "mx"\nhello = "a b"', "provider.hello: expected a domain"),

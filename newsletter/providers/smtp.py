@@ -23,7 +23,7 @@ from newsletter.providers import bounces
 from newsletter.providers.smtp_link import Link, Links, Lost, Server
 from newsletter.providers.smtp_wire import A_MINUTE, NAME, Closing, Copy, Garbled, Reply, Transactions
 
-MOST_RECIPIENTS = 200  # of a call: the window in which dispatch records what came of each
+MOST_RECIPIENTS = 1_000  # of a call; what came of each is on record in windows of 200 (newsletter/dispatch.py)
 _IN_A_ROW = 10  # refused, and nobody accepted between: then it is not believed that it is about them
 _LAST_BODY = 0.25  # of a call's time has to be left for a copy to be begun: so a slow server leaves none in doubt
 _GROUP, _GROUP_SECONDS = 50, 0.05  # receipts are handed to the caller's thread together: each hand-over costs a switch
