@@ -6,12 +6,14 @@ provider's hands can be in doubt; and no transaction stays open during a call. T
 of threads and processes may run this on one edition, and a killed one is picked up by the next.
 """
 
+import gc
 import logging
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextlib import suppress as suppress_error
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -159,6 +161,14 @@ class Dispatcher:
                 Writer(self.engine),
                 threading.Semaphore(self.limits.calls),
             )
+        with _collecting_rarely():
+            self._run(run)
+        if run.fault is not None:
+            raise run.fault
+        with reading(self.engine) as session:
+            return session.get_one(EditionRecord, edition_id)
+
+    def _run(self, run: _Run) -> None:
         if self.limits.calls == 1:
             self._go_on(run)
         else:
@@ -176,10 +186,6 @@ class Dispatcher:
                 for thread in threads:
                     thread.join()
                 raise
-        if run.fault is not None:
-            raise run.fault
-        with reading(self.engine) as session:
-            return session.get_one(EditionRecord, edition_id)
 
     def _go_on(self, run: _Run) -> None:
         """Claim and call, again and again, until there is nothing more to do or some thread met a fault."""
@@ -304,7 +310,7 @@ class Dispatcher:
                 return None
             batch, people = found
             mailed, later = self._within_limits(session, self._mailable(session, people), leave, now)
-            claimed = _claimed(batch, run.names.of(record.tag, [one.subscriber_id for one in mailed]), mailed, attempt)
+            claimed = _claimed(batch, run.names.of(record.tag, [one[1] for one in mailed]), mailed, attempt)
             for until, why, rows in later:
                 if mailed or len(later) > 1:
                     tries = batch.tries
@@ -312,24 +318,23 @@ class Dispatcher:
                 else:
                     ledger.put_off(session, claimed, due_at=until, note=why)
             if mailed:
-                pace.spend(session, rate, self.limits, (one.address for one in mailed), now)
+                pace.spend(session, rate, self.limits, (one[2] for one in mailed), now)
                 return _Claim(claimed, now)
             if len(later) != 1:  # nobody is left in it
                 ledger.finish(session, claimed, BatchState.DONE, note=None, now=now)
 
-    def _mailable(self, session: Session, people: Sequence[ledger.Standing]) -> list[ledger.Standing]:
+    def _mailable(self, session: Session, people: list[ledger.Standing]) -> list[ledger.Standing]:
         """Whoever of a batch may be mailed now; what stands against the others is written as their outcome."""
         against: dict[int, tuple[Outcome, str | None]] = {}
-        for one in people:
-            if one.exclusion is not None:
-                outcome = Outcome.SUPPRESSED if one.exclusion == SUPPRESSED else Outcome.SKIPPED
-                against[one.row] = (outcome, one.exclusion)
-            elif not allowed(one.address, self.only_to):
-                against[one.row] = (Outcome.SKIPPED, "only_to")
+        for row, _, address, _, _, exclusion in people:
+            if exclusion is not None:
+                against[row] = (Outcome.SUPPRESSED if exclusion == SUPPRESSED else Outcome.SKIPPED, exclusion)
+            elif self.only_to and not allowed(address, self.only_to):
+                against[row] = (Outcome.SKIPPED, "only_to")
         if not against:
-            return list(people)
+            return people
         ledger.write_outcomes(session, against)
-        return [one for one in people if one.row not in against]
+        return [one for one in people if one[0] not in against]
 
     def _within_limits(
         self, session: Session, people: list[ledger.Standing], leave: pace.Leave, now: datetime
@@ -341,18 +346,18 @@ class Dispatcher:
             room = {domain: one.room or 0 for domain, one in leaves.items()}
             kept = []
             for person in people:
-                domain = pace.domain_of(person.address)
+                domain = pace.domain_of(person[2])
                 if domain in room:
                     if room[domain] <= 0:
                         one = leaves[domain]
                         key = (one.until or now + pace.A_MINUTE, one.why or f"a limit of {domain}")
-                        later.setdefault(key, []).append(person.row)
+                        later.setdefault(key, []).append(person[0])
                         continue
                     room[domain] -= 1
                 kept.append(person)
             people = kept
         if leave.room is not None and len(people) > leave.room:
-            rows = [person.row for person in people[leave.room :]]
+            rows = [person[0] for person in people[leave.room :]]
             later.setdefault((now + pace.A_MINUTE, leave.why or "a limit"), []).extend(rows)
             people = people[: leave.room]
         return people, [(until, why, rows) for (until, why), rows in later.items()]
@@ -538,9 +543,25 @@ def _claimed(
         batch.message_id,
         batch.due_at,
         attempt,
-        tuple([Recipient(name, one.address, one.name, one.link) for name, one in zip(names, people, strict=True)]),
-        dict(zip(names, [one.row for one in people], strict=True)),
+        tuple([Recipient(name, one[2], one[3], one[4]) for name, one in zip(names, people, strict=True)]),
+        dict(zip(names, [one[0] for one in people], strict=True)),
     )
+
+
+@contextmanager
+def _collecting_rarely() -> Iterator[None]:
+    """Have the garbage collector look for cycles rarely.
+
+    It looks after every 700 new objects that hold others, and each copy has several: a third of the time of a dispatch.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _join(thread: threading.Thread) -> None:

@@ -9,12 +9,15 @@ is counted in tally.py.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, TypeAlias, cast
 
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Integer,
+    Select,
+    String,
     and_,
     bindparam,
     case,
@@ -22,6 +25,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    null,
     select,
     update,
 )
@@ -42,7 +46,7 @@ from newsletter.models import (
     Verdict,
 )
 from newsletter.store import changed_rows, message_record, set_edition, topics_of
-from subscribers import SUPPRESSED, Instant, Subscriber, audience, standing
+from subscribers import SUPPRESSED, Instant, RowNumber, Subscriber, audience, standing
 
 OPEN = (BatchState.PENDING, BatchState.CLAIMED, BatchState.CALLING)
 """The states of batches whose people still wait."""
@@ -260,15 +264,12 @@ class Claimed:
     rows: Mapping[DeliveryId, int] = field(repr=False)
 
 
-class Standing(NamedTuple):
-    """One delivery of a claimed batch: who it goes to, as they are now. `exclusion`: why they may not be mailed."""
+Standing: TypeAlias = tuple[int, int, str, str | None, str, str | None]
+"""One delivery of a claimed batch, and who it goes to, as they are now.
 
-    row: int
-    subscriber_id: int
-    address: str
-    name: str | None
-    link: str
-    exclusion: str | None
+Delivery's row, subscriber's, address, name, link, and why they may not be mailed (None: they may). A row as the
+database gave it: there is one for every copy, and making anything of it costs more than reading it.
+"""
 
 
 # Statements that are executed for every call are made once: making one takes longer than most databases to answer it.
@@ -351,20 +352,34 @@ def claim(
     batch.state, batch.epoch, batch.owner = BatchState.CLAIMED, batch.epoch + 1, owner
     batch.lease_until, batch.attempt = lease_until, str(attempt)
     session.flush()
-    rows = session.execute(
-        select(
+    whose = {"edition": record.id, "batch": batch.id, "first": batch.first_id, "last": batch.last_id, "now": now}
+    rows = session.execute(_people(tuple(record.lists), ranged=batch.first_id is not None), whose)
+    return batch, cast("list[Standing]", rows.all())
+
+
+@lru_cache(maxsize=100)
+def _people(lists: tuple[str, ...], *, ranged: bool) -> Select[Any]:
+    """Who stands in a batch, a range or one made out of another, and what stands against mailing them."""
+    in_range = and_(
+        col(Delivery.id).between(bindparam("first", type_=RowNumber), bindparam("last", type_=RowNumber)),
+        col(Delivery.batch_id).is_(None),
+        (col(Delivery.edition_id) + 0) == _EDITION,
+    )
+    named = col(Delivery.batch_id) == bindparam("batch", type_=Integer())
+    people: Select[Any] = (
+        select(  # type: ignore[assignment] # what SQLAlchemy infers of six columns
             col(Delivery.id),
             col(Delivery.subscriber_id),
             col(Subscriber.address),
             col(Subscriber.name),
             col(Subscriber.link),
-            standing(record.lists, now),
+            standing(lists, _NOW),
         )
         .join(Subscriber, col(Subscriber.id) == col(Delivery.subscriber_id))
-        .where(members(batch), col(Delivery.outcome).is_(None))
+        .where(in_range if ranged else named, col(Delivery.outcome).is_(None))
         .order_by(col(Delivery.id))
     )
-    return batch, [Standing._make(row) for row in rows]
+    return people
 
 
 def write_outcomes(session: Session, outcomes: Mapping[int, tuple[Outcome, str | None]]) -> None:
@@ -382,7 +397,49 @@ def write_outcomes(session: Session, outcomes: Mapping[int, tuple[Outcome, str |
             )
 
 
-_Other = aliased(Batch)
+_BATCH, _OTHER = Batch.__table__, Batch.__table__.alias()  # type: ignore[attr-defined] # SQLModel adds it
+_UNTOUCHED = (_BATCH.c.id == bindparam("batch", type_=Integer()), _BATCH.c.epoch == bindparam("epoch_then"))
+_BEGIN = (
+    update(_BATCH)
+    .where(
+        *_UNTOUCHED,
+        _BATCH.c.state == BatchState.CLAIMED,
+        _BATCH.c.lease_until > _NOW,
+        _GOES_ON.exists(),
+        select(func.count()).select_from(_OTHER).where(_OTHER.c.state == BatchState.CALLING).scalar_subquery()
+        < bindparam("calls", type_=Integer()),
+    )
+    .values(
+        state=BatchState.CALLING, lease_until=bindparam("until", type_=Instant()), called_at=_NOW, answered_to=null()
+    )
+)
+_ATTEMPT = insert(Attempt.__table__)  # type: ignore[attr-defined] # SQLModel adds it
+_LAST_TURN = select(func.coalesce(func.max(_OTHER.c.turn), 0)).where(_OTHER.c.edition_id == _EDITION).scalar_subquery()
+_DONE = (
+    update(_BATCH)
+    .where(*_UNTOUCHED, _BATCH.c.state.in_([*_HELD, BatchState.UNKNOWN, BatchState.PENDING]))
+    .values(
+        state=BatchState.DONE,
+        owner=null(),
+        lease_until=null(),
+        note=bindparam("said", type_=String()),
+        provider_id=bindparam("named", type_=String()),
+        done_at=_NOW,
+        held_until=bindparam("until", type_=Instant()),
+        turn=_LAST_TURN + 1,
+    )
+)
+_LOST = (
+    update(_BATCH)
+    .where(*_UNTOUCHED, _BATCH.c.state.in_([*_HELD, BatchState.UNKNOWN]))
+    .values(
+        state=BatchState.UNKNOWN,
+        owner=null(),
+        lease_until=null(),
+        note=bindparam("said", type_=String()),
+        turn=_LAST_TURN + 1,
+    )
+)
 
 
 def begin_call(session: Session, claimed: Claimed, *, now: datetime, lease_until: datetime, calls: int) -> bool:
@@ -392,18 +449,11 @@ def begin_call(session: Session, claimed: Claimed, *, now: datetime, lease_until
     it was made; and where as many `calls` are out as may be. The attempt is put on record with it, so that whatever is
     told about it later finds its batch.
     """
-    mine = col(Batch.lease_until) > now
-    goes_on = exists(
-        select(literal(1)).where(
-            col(EditionRecord.id) == claimed.edition_id, col(EditionRecord.state) == EditionState.DISPATCHING
-        )
-    )
-    halted = exists(select(literal(1)).where(col(Instance.halted_at).is_not(None)))
-    out = select(func.count()).select_from(_Other).where(col(_Other.state) == BatchState.CALLING).scalar_subquery()
-    values = {"state": BatchState.CALLING, "lease_until": lease_until, "called_at": now, "answered_to": None}
-    if not _move(session, claimed, [BatchState.CLAIMED], mine, goes_on, ~halted, out < calls, **values):
+    marks = {"batch": claimed.batch_id, "epoch_then": claimed.epoch, "edition": claimed.edition_id, "now": now}
+    begun = session.execute(_BEGIN, {**marks, "until": lease_until, "calls": calls})
+    if _changed(begun) != 1:
         return False
-    session.execute(insert(Attempt).values(id=str(claimed.attempt), batch_id=claimed.batch_id, called_at=now).inline())
+    session.execute(_ATTEMPT, {"id": str(claimed.attempt), "batch_id": claimed.batch_id, "called_at": now})
     return True
 
 
@@ -461,31 +511,28 @@ def finish(
     `held_until` is until when the provider keeps back what it took. False where the batch was claimed anew since: the
     newer claim speaks for it.
     """
-    late = [BatchState.PENDING] if state is BatchState.DONE else []  # it was taken from us, and nobody has called again
-    return _move(
-        session,
-        claimed,
-        [BatchState.CLAIMED, BatchState.CALLING, BatchState.UNKNOWN, *late],
-        state=state,
-        owner=None,
-        lease_until=None,
-        note=note[:500] if note else None,
-        provider_id=provider_id[:200] if provider_id else None,
-        done_at=now if state is BatchState.DONE else None,
-        held_until=held_until,
-        turn=select(func.coalesce(func.max(col(_Other.turn)), 0) + 1)
-        .where(col(_Other.edition_id) == claimed.edition_id)
-        .scalar_subquery(),
+    marks = {"batch": claimed.batch_id, "epoch_then": claimed.epoch, "edition": claimed.edition_id}
+    said = note[:500] if note else None
+    if state is BatchState.UNKNOWN:
+        return _changed(session.execute(_LOST, {**marks, "said": said})) == 1
+    assert state is BatchState.DONE
+    named = provider_id[:200] if provider_id else None
+    # Also where it was taken from us meanwhile and nobody has called again: it waits to be, and must not.
+    return (
+        _changed(session.execute(_DONE, {**marks, "said": said, "named": named, "now": now, "until": held_until})) == 1
     )
 
 
-def _move(
-    session: Session, claimed: Claimed, states: Sequence[BatchState], *conditions: ColumnElement[bool], **values: object
-) -> bool:
+def _move(session: Session, claimed: Claimed, states: Sequence[BatchState], **values: object) -> bool:
     """Change a batch that stands where its claim left it. False where it no longer does."""
     where = (col(Batch.id) == claimed.batch_id, col(Batch.epoch) == claimed.epoch, col(Batch.state).in_(states))
-    statement = update(Batch).where(*where, *conditions).values(**values)
+    statement = update(Batch).where(*where).values(**values)
     return changed_rows(session, statement.execution_options(synchronize_session=False)) == 1
+
+
+def _changed(result: Any) -> int:
+    """How many rows a statement has changed."""
+    return int(result.rowcount)
 
 
 def _is_cancelled(session: Session, edition_id: int) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlmodel import Session, col
 
 from newsletter.models import Pace, Spending
@@ -69,11 +69,17 @@ class Leave:
     why: str | None = None
 
 
+_LOCKED = (
+    select(Pace)
+    .where(col(Pace.provider) == bindparam("provider"))
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+
+
 def pace_of(session: Session, provider: str, limits: Limits) -> Pace:
     """A provider's row, made where there is none, and locked to the end of the transaction."""
-    row = session.execute(
-        select(Pace).where(col(Pace.provider) == provider).with_for_update().execution_options(populate_existing=True)
-    ).scalar_one_or_none()
+    row = session.execute(_LOCKED, {"provider": provider}).scalar_one_or_none()
     if row is None:
         row = Pace(provider=provider, calls=limits.calls)
         session.add(row)

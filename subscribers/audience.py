@@ -8,7 +8,7 @@ of a batch when it is claimed. The columns of the SELECT are promised: `subscrib
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal, null, select
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, case, exists, func, literal, null, select
 
 from subscribers.db import json_elements
 from subscribers.models import MailingList, State, Subscriber, Subscription, Suppression
@@ -41,7 +41,7 @@ def audience(
     ).where(subscriber.id.in_(confirmed))
 
 
-def standing(lists: Sequence[str], at: datetime) -> ColumnElement[str | None]:
+def standing(lists: Sequence[str], at: datetime | BindParameter[datetime]) -> ColumnElement[str | None]:
     """Why a subscriber may not be mailed at an instant, for statements that select from Subscriber by row number.
 
     NULL where they may; else "suppressed", "left" (on none of these lists any more) or "paused".
@@ -62,7 +62,9 @@ def _confirmed_on(lists: Sequence[str]) -> ColumnElement[bool]:
     return and_(subscription.state == State.CONFIRMED, subscription.list_id.in_(ids))
 
 
-def _exclusions(at: datetime, topics: Collection[str] | None) -> list[tuple[ColumnElement[bool], str]]:
+def _exclusions(
+    at: datetime | BindParameter[datetime], topics: Collection[str] | None
+) -> list[tuple[ColumnElement[bool], str]]:
     subscriber, suppression = Subscriber.__table__.c, Suppression.__table__.c  # type: ignore[attr-defined] # SQLModel adds it
     reasons: list[tuple[ColumnElement[bool], str]] = [
         (exists(select(literal(1)).select_from(Suppression).where(suppression.key == subscriber.key)), SUPPRESSED),

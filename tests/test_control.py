@@ -28,7 +28,7 @@ from newsletter.people import data_of
 from newsletter.settlement import Settlement, Went
 from subscribers import find, parse, reading, transaction
 from tests.conftest import Desk
-from tests.test_dispatch import Scripted, run, start, tally
+from tests.test_dispatch import Killed, Scripted, run, start, tally
 
 DAY = timedelta(days=1)
 
@@ -402,3 +402,27 @@ def test_a_delivery_is_named_the_same_whoever_asks_and_read_back() -> None:
     assert named != Names("other").of(tag, [1, 2, 1 << 40])
     assert Names("abc").read("harbour") is None
     assert AttemptId(named[0]).isalnum()
+
+
+# ------------------------------------------------------------------------------------------ windows
+
+
+def test_a_process_that_dies_in_a_long_call_leaves_only_the_unanswered_in_doubt(desk: Desk) -> None:
+    newsroom, edition = start(desk, 500, provider := Scripted(["die half-way"], batch_size=500))
+    provider.halves = 0.9
+    with pytest.raises(Killed):
+        run(newsroom, desk.clock, edition, owner="a")
+    told = tally(newsroom, edition)
+    assert (told.waiting, told.holds) == (500, True), "until its lease is over it may go on"
+    desk.clock.forward(timedelta(minutes=6))
+    assert run(newsroom, desk.clock, edition, owner="b").state is EditionState.CLOSED
+    told = tally(newsroom, edition)
+    assert (told.accepted, told.unknown, told.holds) == (400, 100, True)
+    assert len(provider.taken) == 450, "and nobody was called for again"
+
+
+def test_windows_of_a_call_change_nothing_of_what_it_comes_to(desk: Desk) -> None:
+    newsroom, edition = start(desk, 1_000, provider := Scripted(["one bad", "one later"], batch_size=500))
+    assert run(newsroom, desk.clock, edition, step=60).state is EditionState.CLOSED
+    told = tally(newsroom, edition)
+    assert (told.accepted, told.refused, told.holds, len(provider.taken)) == (999, 1, True, 999)

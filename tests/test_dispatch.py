@@ -50,6 +50,7 @@ class Scripted:
     atomic: bool = False
     taken: list[DeliveryId] = field(default_factory=list)
     calls: list[list[str]] = field(default_factory=list)
+    halves: float = 0.5  # where it dies half-way
     spoilers: frozenset[str] = frozenset()  # any of these makes it refuse the whole call without naming anybody
 
     def submit(  # noqa: C901, PLR0912 # one branch a misbehaviour, side by side
@@ -78,7 +79,7 @@ class Scripted:
         if act == "nothing taken, no answer":
             raise OutcomeUnknown(self.name, "cut off")
         for index, recipient in enumerate(recipients):
-            if act == "die half-way" and index == len(recipients) // 2:
+            if act == "die half-way" and index == int(len(recipients) * self.halves):
                 raise Killed
             if act == "one bad" and index == 0:
                 yield Receipt(recipient.delivery, Result.REFUSED, "no such mailbox")

@@ -236,7 +236,7 @@ class SendGridProvider:
             name = re.sub(r"[^!-~]", "", answer.headers.get("X-Message-Id") or "")[:100] or None
             if self._sandbox:
                 self._judged(status, name, answer.body)
-            return [Receipt(delivery, Result.ACCEPTED, provider_id=name) for delivery in called]
+            return [Receipt(delivery, Result.ACCEPTED, None, None, False, name) for delivery in called]  # noqa: FBT003 # by place: a third of the time
         if status == http.HTTPStatus.TOO_MANY_REQUESTS:
             raise Throttled(self.name, self._wait(answer.headers))
         if status == http.HTTPStatus.BAD_REQUEST:
