@@ -414,6 +414,11 @@ _BEGIN = (
     )
 )
 _ATTEMPT = insert(Attempt.__table__)  # type: ignore[attr-defined] # SQLModel adds it
+_ANSWERED = (
+    update(_BATCH)
+    .where(*_UNTOUCHED, _BATCH.c.state == BatchState.CALLING)
+    .values(answered_to=bindparam("row", type_=RowNumber))
+)
 _LAST_TURN = select(func.coalesce(func.max(_OTHER.c.turn), 0)).where(_OTHER.c.edition_id == _EDITION).scalar_subquery()
 _DONE = (
     update(_BATCH)
@@ -465,7 +470,8 @@ def note_answers(
     They are accepted, or what `outcomes` says. So a process that dies in the call leaves only those in doubt whose
     answer had not come. False where the batch is no longer ours.
     """
-    if not _move(session, claimed, [BatchState.CALLING], answered_to=answered_to):
+    marks = {"batch": claimed.batch_id, "epoch_then": claimed.epoch, "row": answered_to}
+    if _changed(session.execute(_ANSWERED, marks)) != 1:
         return False
     write_outcomes(session, outcomes)
     return True

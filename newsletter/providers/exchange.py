@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from email.message import Message as Headers
@@ -163,7 +164,9 @@ class Exchange:
 
 
 def _resolve(host: str, port: int, seconds: float) -> list[Any]:
-    """What getaddrinfo gives, on a thread of its own, since nothing else bounds it."""
+    """What getaddrinfo gives, on a thread of its own, since nothing else bounds it where a name has to be asked for."""
+    with suppress(OSError, UnicodeError):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     answer: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
