@@ -7,6 +7,7 @@ that proxies are found as elsewhere; the connections beneath are ours.
 
 import http.client
 import io
+import ipaddress
 import queue
 import socket
 import ssl
@@ -165,7 +166,8 @@ class Exchange:
 
 def _resolve(host: str, port: int, seconds: float) -> list[Any]:
     """What getaddrinfo gives, on a thread of its own, since nothing else bounds it where a name has to be asked for."""
-    with suppress(OSError, UnicodeError):
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     answer: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
 
