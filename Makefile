@@ -12,10 +12,14 @@ demo: .venv/installed
 	@$(BIN)/newsletter subscribers add --config examples/newsletter.toml --from examples/subscribers.txt --evidence "sample subscribers of make demo"
 	@$(BIN)/newsletter send daily --config examples/newsletter.toml --out $(DEMO)/preview
 
+# Whatever rests on what a database does is tried on PostgreSQL, too. By hand, `pytest --database=postgresql -m database` tries
+# all that touches one.
+ON_BOTH := $(addprefix tests/test_,control.py dispatch.py kill.py notices.py over_smtp.py postgresql.py subscribers.py transfer.py)
+
 test: .venv/installed-dev
 	@$(BIN)/python tests/provision.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile
-	$(BIN)/python -m pytest -n 2 --dist loadfile --database=postgresql -m database
+	$(BIN)/python -m pytest -n 2 --dist loadfile --database=postgresql -m database $(ON_BOTH)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

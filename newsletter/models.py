@@ -16,7 +16,7 @@
 
 A batch made by the freeze stands for the deliveries of a range of row numbers; one made later, out of another, for
 those whose `batch_id` names it. A whole batch's result is its own row's state; a delivery's `outcome` is written only
-where it differs from it. docs/dispatch.md draws and explains the same for operators.
+where it differs from it. docs/dispatch.md explains the same for operators.
 """
 
 from datetime import datetime
