@@ -12,10 +12,11 @@ from enum import StrEnum
 from sqlalchemy import func, or_, select, update
 from sqlmodel import Session, col
 
-from newsletter import store
+from newsletter import proof, store
 from newsletter.errors import EditionError
 from newsletter.ledger import batch_of_delivery, make_child, members, open_again
 from newsletter.models import Batch, BatchState, Delivery, EditionRecord, EditionState, Outcome
+from newsletter.providers import Provider
 from newsletter.store import changed_rows
 
 RECALL_MARGIN = timedelta(minutes=10)  # SendGrid cancels what is due in more than ten minutes (Cancel Scheduled Sends)
@@ -198,8 +199,12 @@ class StandingOrder:
     verdict: Verdict | None
 
 
-def follow(session: Session, record: EditionRecord, order: StandingOrder, now: datetime) -> int:
-    """Do what the standing order says with the unknown of an edition that are due for it. Gives how many."""
+def follow(session: Session, record: EditionRecord, order: StandingOrder, provider: Provider, now: datetime) -> int:
+    """Do what the standing order says with the unknown of an edition that are due for it. Gives how many.
+
+    What the provider's events on record prove is settled first, whatever the order says.
+    """
+    proof.on_record(session, record, provider.name, now, atomic=provider.atomic)
     if order.verdict is None or record.folded_at is not None:
         return 0
     if order.verdict is Verdict.RESEND and record.state is EditionState.CANCELLED:

@@ -267,7 +267,8 @@ class Dispatcher:
             claim = self._claim(session, run, rate, leave, now)
             if claim is not None:
                 return claim
-            control.follow(session, session.get_one(EditionRecord, run.edition_id), self.order, now)
+            record = session.get_one(EditionRecord, run.edition_id)
+            control.follow(session, record, self.order, self.provider, now)
         if ledger.close_if_done(session, run.edition_id, now):
             return None
         due = (leave.until or now + _TURN) if leave.room == 0 else ledger.next_due(session, run.edition_id)

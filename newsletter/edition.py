@@ -317,7 +317,8 @@ class Event:
     `id` is the provider's own, by which repeats are known. `delivery` and `attempt` are ours, sent along and told back;
     None where the event carries none. Then, and only then, `address` holds the recipient's, to find them by. `reason`
     is scrubbed of addresses. `machine` is True for an opening by a mail client's prefetch. `said` is the provider's
-    own word for the kind.
+    own word for the kind. `listed` is what a list of the provider's holds against the address of a copy that it
+    dropped: BOUNCED, COMPLAINED or LEFT; None where it dropped it for a reason that is not the recipient's.
     """
 
     id: str
@@ -330,6 +331,7 @@ class Event:
     address: str | None = None
     reason: str | None = None
     machine: bool = False
+    listed: EventKind | None = None
 
 
 @dataclass(frozen=True, slots=True)

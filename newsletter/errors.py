@@ -109,10 +109,13 @@ class OutcomeUnknown(DispatchError):
 
 
 class WebhookRejected(NewsletterError):
-    """A webhook with a bad signature or shape. Answer 4xx and store nothing."""
+    """A webhook with a bad signature or shape. Answer 4xx and store nothing.
 
-    def __init__(self, provider: str, what: str) -> None:
-        self.provider, self.what = provider, what
+    `signed` is True where the signature is good, and what was signed cannot be read.
+    """
+
+    def __init__(self, provider: str, what: str, *, signed: bool = False) -> None:
+        self.provider, self.what, self.signed = provider, what, signed
         super().__init__(_one_line(f"webhook of {provider} rejected: {what}"))
 
 

@@ -106,7 +106,11 @@ class EventRecord(Table, table=True):
     """What a provider told later about a copy, verified, each event once. What it means for deliveries is not here."""
 
     __tablename__ = "provider_event"
-    __table_args__ = (UniqueConstraint("provider", "event_id"),)
+    __table_args__ = (
+        UniqueConstraint("provider", "event_id"),
+        # Whatever carries an attempt is found by that: an entry here for each would double what an event costs.
+        Index("ix_provider_event_delivery", "delivery", **_only_where("attempt IS NULL")),
+    )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=RowNumber)
     provider: str = Field(max_length=30)
@@ -115,12 +119,21 @@ class EventRecord(Table, table=True):
     said: str = Field(max_length=60)  # the provider's word for the kind
     at: datetime = Field(sa_type=Instant)  # when it happened, by the provider's clock
     received_at: datetime = Field(sa_type=Instant)
-    delivery: str | None = Field(default=None, max_length=40, index=True)  # NULL: the event carries none
+    delivery: str | None = Field(default=None, max_length=40)  # NULL: the event carries none
     attempt: str | None = Field(default=None, max_length=40, index=True)  # the same
     provider_id: str | None = Field(default=None, max_length=200)
     address: str | None = Field(default=None, max_length=320)  # NULL unless `delivery` is
     reason: str | None = Field(default=None, max_length=300)  # holds no address
     machine: bool = False  # opened by a mail client's prefetch
+
+
+class Sync(Table, table=True):
+    """How far a provider's own lists have been read (`newsletter provider sync`)."""
+
+    __tablename__ = "sync"
+
+    provider: str = Field(primary_key=True, max_length=30)
+    through: datetime = Field(sa_type=Instant)  # what was put on the lists before then is on record here
 
 
 class NoticeKind(StrEnum):

@@ -9,7 +9,7 @@ event finds its delivery without a table of a million names. A block that was ma
 import hashlib
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -45,7 +45,11 @@ class Names:
 
         Anything of that shape is read; only a tag that some edition has shows that it is one of ours.
         """
-        if not _NAME.fullmatch(name):
-            return None
-        block = self._cipher.decryptor().update(bytes.fromhex(name))
-        return block[:8].hex(), struct.unpack(">Q", block[8:])[0]
+        return self.read_all([name]).get(name)
+
+    def read_all(self, names: Iterable[str]) -> dict[str, tuple[str, int]]:
+        """The same for many, by name; those without the shape of one are left out. A third of the time for each."""
+        ours = [name for name in names if _NAME.fullmatch(name)]
+        told = self._cipher.decryptor().update(bytes.fromhex("".join(ours)))
+        blocks = struct.iter_unpack(">8sQ", told)
+        return {name: (tag.hex(), subscriber) for name, (tag, subscriber) in zip(ours, blocks, strict=True)}

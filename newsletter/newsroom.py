@@ -4,6 +4,7 @@ Stages never call each other; they meet here. A Newsroom is opened from Settings
 as an argument, so that whoever drives it (the command line, a scheduler, a test) decides what time it is.
 """
 
+import itertools
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,20 +17,21 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlmodel import Session
 
-from newsletter import ledger, migrations, pace, safeguards, shelf, store, tally
+from newsletter import control, ledger, migrations, outcomes, pace, safeguards, shelf, store, tally
 from newsletter.brief import Brief
 from newsletter.collect import Collected, Selection, Source, collect, decide, same_place
 from newsletter.compile import Compiled
 from newsletter.control import StandingOrder, Verdict
 from newsletter.dispatch import Dispatcher, Progress, allowed
 from newsletter.drafting import Draft, compile_edition, draft_edition
-from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Recipient, Result
+from newsletter.edition import AttemptId, DeliveryId, Event, Message, Receipt, Recipient, Result
 from newsletter.errors import ConfigurationError, EditionError
 from newsletter.fetch import Fetcher, user_agent
 from newsletter.mime import Mould
 from newsletter.models import Batch, EditionRecord, EditionState, Instance, OperatorAct, Outcome, SourceRecord
+from newsletter.outcomes import Rules, Taken
 from newsletter.pace import Limits
-from newsletter.providers import Provider, open_provider, recalling
+from newsletter.providers import Provider, open_provider, polling, recalling
 from newsletter.schedule import Schedule, Slot
 from newsletter.settings import Outbox, Settings
 from newsletter.store import OnRecord
@@ -37,6 +39,8 @@ from newsletter.tally import Speed, Tally, Trouble
 from subscribers import connect, ensure_list, is_suppressed, reading, transaction
 
 _SAMPLE_TOKEN = "proof"  # noqa: S105 # leads to a page that does nothing: no subscriber has it
+_SYNC_AT_ONCE = 500  # events of one transaction
+_SYNC_AGAIN = timedelta(hours=1)  # read twice, since a provider's lists may be late, and its clock another
 _REDRAFTS = 3  # how often a draft is remade because another process was quicker
 
 
@@ -170,7 +174,8 @@ class Newsroom:
     def provider(self) -> Provider:
         """The provider that the configuration names."""
         if self._provider is None:
-            self._provider = open_provider(self.settings.provider, clock=self.clock)
+            site_url = self.settings.site.url
+            self._provider = open_provider(self.settings.provider, site_url=site_url, clock=self.clock)
         return self._provider
 
     @property
@@ -572,15 +577,50 @@ class Newsroom:
 
     # -------------------------------------------------------------------------------------- outcomes
 
-    def take_events(self, headers: Mapping[str, str], body: bytes) -> tuple[int, int]:
-        """Put on record what the provider's webhook told: how many events, and how many of them were new.
+    def take_events(self, headers: Mapping[str, str], body: bytes) -> Taken:
+        """Put on record what the provider's webhook told, and act on what of it is new; in one transaction.
 
         Each event is kept once, however often it is told. Raises WebhookRejected, and keeps nothing, where the
         signature does not fit.
         """
-        events = self.provider.events(headers, body)
+        return self._take(self.provider.events(headers, body))
+
+    def _take(self, events: Sequence[Event]) -> Taken:
+        lists = {name: newsletter.lists for name, newsletter in self.settings.newsletters.items()}
+        rules = Rules(lists, self.settings.dispatch.soft_bounces)
         with transaction(self.engine) as session:
-            return len(events), store.add_events(session, self.provider.name, events, self.clock())
+            return outcomes.take(session, self.provider, events, self.clock(), rules)
+
+    def sync_events(self) -> Taken:
+        """Read what was put on the provider's own lists since the last time, and act on what its webhook has not told.
+
+        In slices; one that is cut off begins at the same place the next time. Raises ConfigurationError where the
+        provider keeps no lists, and a DispatchError where it cannot be asked.
+        """
+        able = polling(self.provider)
+        if able is None:
+            raise ConfigurationError(f"the provider {self.provider.name} keeps no lists that could be read")
+        began = self.clock()
+        with reading(self.engine) as session:
+            since = outcomes.synced(session, self.provider.name)
+        taken = Taken()
+        told = able.poll(since - _SYNC_AGAIN if since else None)
+        while some := list(itertools.islice(told, _SYNC_AT_ONCE)):
+            taken = taken.plus(self._take(some))
+        with transaction(self.engine) as session:
+            outcomes.sync_through(session, self.provider.name, began)
+        return taken
+
+    def reconcile(self) -> int:
+        """Settle what is unknown by the events on record, and by the standing order. Gives of how many copies."""
+        with reading(self.engine) as session:
+            records = control.editions_with_unknown(session)
+        settled = 0
+        for record in records:
+            with transaction(self.engine) as session:
+                stored = session.get_one(EditionRecord, record.id)
+                settled += control.follow(session, stored, self.standing_order, self.provider, self.clock())
+        return settled
 
     def event_counts(self) -> dict[tuple[str, str], int]:
         """How many events of which provider and kind are on record."""

@@ -18,6 +18,7 @@ from newsletter.drafting import Draft
 from newsletter.models import EditionRecord, EditionState
 from newsletter.newsroom import EditionAccount, Sent, SourceAccount
 from newsletter.operating import PaceAccount
+from newsletter.outcomes import Taken
 from newsletter.pace import Limits
 from newsletter.rehearsal import Rehearsed
 from newsletter.settings import Folder
@@ -268,6 +269,56 @@ def tally_line(tally: Tally) -> str:
     return f"{tally.candidates:,} = {said}" + ("" if tally.holds else "   THE SUM DOES NOT HOLD")
 
 
+MOST_COMPLAINTS, MOST_BOUNCES = 0.001, 0.02
+"""Shares of what was accepted, past which it is said loudly. Complaints: Gmail asks for less than 0.1 % and never 0.3 %
+(Email sender guidelines, support.google.com/mail/answer/81126), Yahoo for less than 0.3 % (senders.yahooinc.com).
+Bounces: no mailbox provider names a figure; past 2 % senders as a rule call a list stale."""
+_SHOWN_FIRST = ("delivered", "processed", "delayed", "blocked", "dropped", "bounced", "complained")
+_AS_SHARES = {"blocked", "dropped", "bounced", "complained"}
+
+
+def fate_lines(tally: Tally) -> Iterator[str]:
+    """What became of the accepted copies, as far as events have told; and what is too much of it."""
+    told = {word: tally.fates[word] for word in _SHOWN_FIRST if tally.fates.get(word)}
+    if not told:
+        return
+    shares = {word: count / max(tally.accepted, 1) for word, count in told.items()}
+    said = (
+        f"{word} {count:,}" + (f" ({100 * shares[word]:.2f} %)" if word in _AS_SHARES else "")
+        for word, count in told.items()
+    )
+    yield ", ".join(said)
+    for word, most in (("complained", MOST_COMPLAINTS), ("bounced", MOST_BOUNCES)):
+        if shares.get(word, 0) > most:
+            share = f"{100 * shares[word]:.2f} % of {tally.accepted:,}"
+            yield f"TOO MANY {word}: {share}, where {100 * most:g} % is the most"
+
+
+def taken_lines(taken: Taken) -> Iterator[str]:
+    """What the events of a provider came to."""
+    yield f"{taken.told:,} events, {taken.new:,} of them new"
+    counts = {
+        "fates moved": taken.fates,
+        "calls or copies proven": taken.proven,
+        "people suppressed": taken.suppressed,
+        "people left": taken.left,
+    }
+    if any(counts.values()):
+        yield ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
+def taken_json(taken: Taken) -> dict[str, int]:
+    """The same for a script."""
+    return {
+        "events": taken.told,
+        "new": taken.new,
+        "fates": taken.fates,
+        "proven": taken.proven,
+        "suppressed": taken.suppressed,
+        "left": taken.left,
+    }
+
+
 def tally_json(tally: Tally) -> dict[str, Any]:
     """The conservation sum, and whether it holds."""
     return {
@@ -325,6 +376,7 @@ def edition_lines(account: EditionAccount) -> Iterator[str]:
     if tally:
         yield f"  {tally_line(tally)}"
         yield from (f"      {count:,} {reason}" for reason, count in sorted(tally.reasons.items()))
+        yield from (f"  {line}" for line in fate_lines(tally))
     if account.speed:
         over = f"{account.speed.over_at:%H:%M:%S} UTC"
         yield f"  {account.speed.per_second:,.0f} recipients a second over the last minutes; over at about {over}"

@@ -378,6 +378,8 @@ class DispatchLimits(_Table):
     unknown_wait: Duration = timedelta(hours=1)
     on_unknown: Literal["hold", "resend", "drop"] = "hold"
     fold_after: Duration = Field(default=timedelta(days=90), ge=timedelta(days=1))
+    soft_bounces: int = Field(default=5, ge=0, le=30)  # in a row, of one person; 0: never
+    keep_events: Duration = Field(default=timedelta(days=30), ge=timedelta(days=2))
 
     @model_validator(mode="after")
     def _warm_up_is_whole(self) -> Self:

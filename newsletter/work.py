@@ -1,5 +1,7 @@
 """The work that goes on beside serving pages: requests settled, notices sent, what has had its time taken away.
 
+Also what nobody waits for: copies of which nobody knew are settled by what events tell, and old editions are folded.
+
 It goes on in a process of its own, at its own pace, so that no page is quick or slow by what an address that was typed
 into it makes of this work: nobody can be told from a stranger that way. What it does is on record before and after; any
 number of processes may do it on one database, and one that is killed is made up for by the next.
@@ -14,13 +16,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from newsletter import notices
+from newsletter import notices, operating, outcomes
 from newsletter.errors import ConfigurationError, NewsletterError
 from newsletter.newsroom import Newsroom
 from subscribers import purge, transaction
 
 LOOK_AGAIN = timedelta(seconds=2)
 PURGE_EVERY = timedelta(hours=1)
+FOLD_EVERY = timedelta(hours=1)
 AFTER_A_FAULT = timedelta(seconds=30)
 _STARTED_AGAIN = timedelta(seconds=5)  # after the other process has ended by itself
 _log = logging.getLogger("newsletter.work")
@@ -31,7 +34,7 @@ class Work:
 
     def __init__(self, newsroom: Newsroom) -> None:
         self._newsroom = newsroom
-        self._purge_at = 0.0
+        self._purge_at = self._fold_at = 0.0
 
     def run(self, over: threading.Event) -> None:
         """Go on until it is over, whatever fails."""
@@ -40,7 +43,7 @@ class Work:
 
     def once(self) -> bool:
         """Do all that is due, each thing whatever becomes of the others. False where one of them failed."""
-        went = [self._try(task) for task in (self._settle, self._purge, self._send)]
+        went = [self._try(task) for task in (self._settle, self._purge, self._send, self._reconcile, self._fold)]
         return all(went)
 
     def _try(self, task: Callable[[], None]) -> bool:
@@ -60,6 +63,14 @@ class Work:
     def _send(self) -> None:
         newsroom = self._newsroom
         notices.Sender(newsroom.engine, newsroom.settings, newsroom.provider, newsroom.clock).run()
+
+    def _reconcile(self) -> None:
+        self._newsroom.reconcile()
+
+    def _fold(self) -> None:
+        if time.monotonic() >= self._fold_at:
+            operating.fold_due(self._newsroom)
+            self._fold_at = time.monotonic() + FOLD_EVERY.total_seconds()
 
     def _purge(self) -> None:
         if time.monotonic() >= self._purge_at:
@@ -105,6 +116,7 @@ def purge_all(newsroom: Newsroom) -> int:
             now = newsroom.clock()
             purged = purge(session, now=now, request_lasts=kept.request_lasts, keep_origin=kept.keep_origin).total
             purged += notices.purge(session, now)
+            purged += outcomes.purge(session, newsroom.settings.dispatch.keep_events, now)
         total += purged
         if not purged:
             return total

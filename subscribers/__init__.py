@@ -89,6 +89,7 @@ from subscribers.rights import (
     rights_token,
     unbar_erased,
 )
+from subscribers.suppressing import Against, find_all, suppress_all
 from subscribers.tokens import expiry_of, new_link
 
 __all__ = [
@@ -103,6 +104,7 @@ __all__ = [
     "UNDO_LASTS",
     "AddressChange",
     "AddressError",
+    "Against",
     "Asked",
     "ConsentEvent",
     "Done",
@@ -156,6 +158,7 @@ __all__ = [
     "ensure_list",
     "expiry_of",
     "find",
+    "find_all",
     "forget",
     "invitable",
     "invite",
@@ -184,6 +187,7 @@ __all__ = [
     "standing",
     "subscriptions",
     "suppress",
+    "suppress_all",
     "take",
     "transaction",
     "unbar_erased",

@@ -413,7 +413,7 @@ def _happened_since(session: Session, subscriber: Subscriber, event: ConsentEven
 
 # ------------------------------------------------------------------------------------------ suppressing
 
-_ENDS = {
+ENDS = {
     Reason.HARD_BOUNCE: (State.BOUNCED, Happening.BOUNCED),
     Reason.COMPLAINT: (State.COMPLAINED, Happening.COMPLAINED),
 }
@@ -438,8 +438,8 @@ def suppress(
     evidence = f"{reason}: {note}" if note else str(reason)
     subscriber_id = subscriber.id if subscriber else None
     log(session, Happening.SUPPRESSED, subscriber_id, None, now, actor, origin, evidence=evidence)
-    if reason in _ENDS and subscriber is not None:
-        state, happening = _ENDS[reason]
+    if reason in ENDS and subscriber is not None:
+        state, happening = ENDS[reason]
         for subscription in subscriptions(session, subscriber):
             if subscription.state in {State.PENDING, State.CONFIRMED}:
                 before = {"state": str(subscription.state)}

@@ -94,6 +94,8 @@ class MailApi:
     judge: Callable[[Any], list[tuple[str, str | None]]] | None = None
     requests: list[Request] = field(default_factory=list)
     batches: dict[str, str] = field(default_factory=dict)  # batch ids given out: open, or what was asked of them
+    lists: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # suppressions, newest first
+    webhooks: list[dict[str, Any]] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     bytes_in: int = 0
 
@@ -219,6 +221,8 @@ class MailApi:
             return answer(200, {"scopes": ["mail.send", "sender_verification_eligible"]})
         if not request.headers.get("authorization", "").startswith("Bearer SG."):
             return answer(401, errors(("The provided authorization grant is invalid, expired, or revoked", None)))
+        if request.head.startswith(b"GET "):
+            return self._told(request)
         found = violations(request.body)
         if not found and self.judge is not None:
             found = self.judge(request.json)
@@ -230,6 +234,22 @@ class MailApi:
         with self._lock:
             self.taken += [one["custom_args"]["delivery_id"] for one in request.json["personalizations"]]
             return answer(202, X_Message_Id=f"Ua9z9lSTSaqYBWJe_Xfc-{len(self.requests)}")
+
+    def _told(self, request: Request) -> bytes:
+        """The webhooks' settings, or a page of a suppression list as the Suppressions API gives it."""
+        if request.path == "/v3/user/webhooks/event/settings/all":
+            return answer(200, {"max_allowed": 2, "webhooks": self.webhooks})
+        if not request.path.startswith("/v3/suppression/"):
+            return answer(404)
+        path, _, query = request.path.partition("?")
+        asked = {name: int(value) for name, _, value in (part.partition("=") for part in query.split("&"))}
+        if not set(asked) <= {"limit", "offset", "start_time", "end_time"} or not 0 < asked["limit"] <= 500:
+            return answer(400, errors(("limit must be an integer between 1 and 500", "limit")))
+        since = [
+            one for one in self.lists.get(path.rpartition("/")[2], []) if one["created"] >= asked.get("start_time", 0)
+        ]
+        page = since[asked["offset"] : asked["offset"] + asked["limit"]]
+        return answer(200, json.dumps(page).encode())
 
 
 # ---------------------------------------------------------------------------------------------- the judge

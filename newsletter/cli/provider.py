@@ -1,4 +1,4 @@
-"""What the provider tells afterwards: kept from a request of its webhook, and counted."""
+"""What the provider tells afterwards: taken from a request of its webhook or from its own lists, and counted."""
 
 import sys
 from pathlib import Path
@@ -53,7 +53,9 @@ def receive(
     config: Config = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Keep the events of one webhook request, its signature verified. Told twice, they are kept once."""
+    """Take the events of one webhook request, its signature verified. Told twice, they act once."""
+    from newsletter import report
+
     headers = {}
     for line in header or ():
         name, colon, value = line.partition(":")
@@ -69,8 +71,21 @@ def receive(
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from None
     with opened(config) as newsroom:
-        told, new = newsroom.take_events(headers, body)
+        taken = newsroom.take_events(headers, body)
     if as_json:
-        print_json({"events": told, "new": new})
+        print_json(report.taken_json(taken))
     else:
-        print(f"{told} events, {new} of them new")
+        print_lines(report.taken_lines(taken))
+
+
+@app.command("sync")
+def sync(config: Config = DEFAULT, as_json: AsJson = False) -> None:
+    """Read the provider's own lists, and suppress whom they name: what its webhook failed to tell."""
+    from newsletter import report
+
+    with opened(config) as newsroom:
+        taken = newsroom.sync_events()
+    if as_json:
+        print_json(report.taken_json(taken))
+    else:
+        print_lines(report.taken_lines(taken))

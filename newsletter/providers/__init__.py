@@ -82,14 +82,41 @@ def recalling(provider: Provider) -> Recalling | None:
     return provider if isinstance(provider, Recalling) and provider.hold else None
 
 
+@runtime_checkable
+class Polling(Protocol):
+    """What a provider can that keeps lists of whom it will not mail: what its webhook failed to tell is read there."""
+
+    def poll(self, since: datetime | None) -> Iterator[Event]:
+        """What was put on its lists since an instant (None: ever), each entry under an id of its own, for ever.
+
+        These events name addresses. Raises a DispatchError where the provider cannot be asked.
+        """
+
+
+def polling(provider: Provider) -> Polling | None:
+    """A provider that keeps lists which can be read; None where it does not."""
+    return provider if isinstance(provider, Polling) else None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def hook_url(site_url: str, provider: str) -> str:
+    """Where a provider's webhook posts to."""
+    return f"{site_url}/hooks/{provider}"
+
+
 def open_provider(
     settings: Outbox | SendGrid | Smtp,
     *,
     sandbox: bool = False,
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    site_url: str | None = None,
+    clock: Callable[[], datetime] = _now,
 ) -> Provider:
     """The provider that the configuration names. In its `sandbox` it judges every request and delivers none.
 
+    `site_url` is where our pages are: a check-up looks whether the provider's webhook leads there.
     Raises ConfigurationError where it has no sandbox, or has not been given its key.
     """
     if isinstance(settings, Outbox):
@@ -116,6 +143,7 @@ def open_provider(
         webhook_keys=settings.webhook_keys,
         sandbox=sandbox,
         hold=settings.hold,
+        hook=hook_url(site_url, "sendgrid") if site_url else None,
         clock=clock,
     )
 

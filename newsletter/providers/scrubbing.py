@@ -14,6 +14,8 @@ def scrub(text: str, *secrets: str) -> str:
     """A server's text without addresses, controls and the secrets, cut to a length. Surrogates are the caller's."""
     for secret in filter(None, secrets):
         text = text.replace(secret, "[key]")
+    if len(text) <= _LONGEST_TEXT and text.isprintable() and "@" not in text and "%40" not in text:
+        return text.strip()  # as most of them are
     text = _CONTROL.sub(" ", text)
     # The search for addresses takes time by the square of a text without blanks.
     shown = _MENTION.sub("[address]", text[:_LONGEST_READ])

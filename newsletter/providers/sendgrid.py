@@ -47,6 +47,7 @@ _MANY = 10  # recipients of a request, of whom it is not believed that more than
 
 _HOSTS = {"global": "https://api.sendgrid.com", "eu": "https://api.eu.sendgrid.com"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_VISIBLE = re.compile(r"[^!-~]")
 _OURS = re.compile(r"[a-z0-9]{1,32}")  # the shape of our ids, as newsletter/edition.py promises it
 _SOMEBODY = re.compile(r"personalizations[.\[](\d{1,6})\]?(?:[.\[]to\]?(?:[.\[]\d+\]?)?(?:\.email|\.name)?)?")
 
@@ -71,6 +72,33 @@ _KINDS = {  # Event Webhook reference, by `event`
     "click": EventKind.CLICKED,
 }
 _BLOCKS = {"blocked", "expired"}  # the `type` of a bounce that says nothing against the mailbox; `bounce` is the other
+# Why it dropped a copy, where that is a list of its own against the address (Event Webhook reference, Dropped events).
+# Its others (a package that is used up, content it takes for spam, a header it cannot read) are not the person's.
+_LISTED = {
+    "bounced address": EventKind.BOUNCED,
+    "invalid": EventKind.BOUNCED,
+    "spam reporting address": EventKind.COMPLAINED,
+    "unsubscribed address": EventKind.LEFT,
+}
+_LISTS = {  # its lists of whom it will not mail (Suppressions API); a block lasts for one mail alone
+    "bounces": EventKind.BOUNCED,
+    "blocks": EventKind.BLOCKED,
+    "invalid_emails": EventKind.BOUNCED,
+    "spam_reports": EventKind.COMPLAINED,
+    "unsubscribes": EventKind.LEFT,
+}
+_PAGE = 500  # entries, the most of one answer
+_MOST_PAGES = 2_000  # a million entries: more is somebody else's list, or one that never ends
+_TICKED = {  # what the webhook has to post, by its name in the settings and on the page
+    "processed": "Processed",
+    "deferred": "Deferred",
+    "delivered": "Delivered",
+    "bounce": "Bounced",
+    "dropped": "Dropped",
+    "spam_report": "Spam Reports",
+    "unsubscribe": "Unsubscribed",
+}
+_OLDEST, _AHEAD = timedelta(hours=25), timedelta(hours=1)  # SendGrid tries for 24 h; and an hour for clocks that differ
 _SIGNATURE = "x-twilio-email-event-webhook-signature"
 _TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
 _LONGEST_ID = 200  # SendGrid's have 22 to 64 characters
@@ -81,9 +109,10 @@ _END_OF_TIME = 253_402_300_800  # the year 10000, which no datetime holds
 class SendGridProvider:
     """SendGrid as a provider. Calling again would send again, so what gave no answer stays unknown.
 
-    `host` is "global", "eu" or a base URL; `timeout` bounds a whole call; `clock` tells the time that a wish to wait is
-    reckoned from. In its `sandbox` SendGrid judges each request and delivers none. `hold` is how long SendGrid keeps
-    back what it took, so that it can be called back. Raises ConfigurationError where the key cannot be one.
+    `host` is "global", "eu" or a base URL; `timeout` bounds a whole call; `hook` is where its webhook should post to;
+    `clock` tells the time that a wish to wait, and the age of a post, are reckoned from. In its `sandbox` SendGrid
+    judges each request and delivers none. `hold` is how long SendGrid keeps back what it took, so that it can be called
+    back. Raises ConfigurationError where the key cannot be one.
     """
 
     name = "sendgrid"
@@ -101,6 +130,7 @@ class SendGridProvider:
         webhook_keys: Sequence[str] = (),
         sandbox: bool = False,
         hold: timedelta = timedelta(),
+        hook: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         if not re.fullmatch(r"[!-~]+", key):  # http.client would quote such a key in its error
@@ -112,6 +142,7 @@ class SendGridProvider:
         self.hold = timedelta() if sandbox else hold
         self._recall_id: str | None = None
         self._rest = _Rest()
+        self._webhook_keys, self._hook = frozenset(webhook_keys), hook
 
     def submit(
         self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
@@ -192,10 +223,45 @@ class SendGridProvider:
         try:
             items = json.loads(body, parse_int=_number)
             if not isinstance(items, list):
-                raise WebhookRejected(self.name, "its body is no array")
+                raise WebhookRejected(self.name, "its body is no array", signed=True)
             return [self._event(item, at) for item in items]
         except (ValueError, RecursionError):  # RecursionError: nested a thousand deep
-            raise WebhookRejected(self.name, "its body is not JSON that can be read") from None
+            raise WebhookRejected(self.name, "its body is not JSON that can be read", signed=True) from None
+
+    def poll(self, since: datetime | None) -> Iterator[Event]:
+        """What was put on SendGrid's lists of whom it will not mail, since an instant; of each list in its order."""
+        start = max(0, int(since.timestamp())) if since else None
+        for name, kind in _LISTS.items():
+            for page in range(_MOST_PAGES):
+                query = {"limit": _PAGE, "offset": page * _PAGE} | ({"start_time": start} if start else {})
+                answer = self._ask(_getting(name, query), self._timeout, lambda: None)
+                if answer.status_code == http.HTTPStatus.TOO_MANY_REQUESTS:
+                    raise Throttled(self.name, self._wait(answer.headers))
+                if answer.status_code != http.HTTPStatus.OK:
+                    scope = f"its list of {name} cannot be read (the API key needs the scope suppression.read)"
+                    raise ProviderRefused(self.name, f"{scope}: {answer.status_code}")
+                entries = _read(answer.body)
+                if not isinstance(entries, list):
+                    raise ProviderRefused(self.name, f"its list of {name} is no list")
+                yield from (event for entry in entries if (event := self._entry(name, kind, entry)))
+                if len(entries) < _PAGE:
+                    break
+
+    def _entry(self, name: str, kind: EventKind, entry: Any) -> Event | None:
+        """An entry of one of SendGrid's lists; None where it is none."""
+        told: dict[str, Any] = entry if isinstance(entry, dict) else {}
+        at, address = _instant(told.get("created")), told.get("email")
+        if at is None or not isinstance(address, str) or not address:
+            return None
+        said = f"list of {name}"
+        return Event(
+            id=_digest([said, address, int(at.timestamp())]),
+            kind=kind,
+            at=at,
+            said=said,
+            address=_CONTROL.sub("", clean(address))[:320] or None,
+            reason=self._scrub(str(told.get("reason") or "")) or None,
+        )
 
     def check(self) -> Sequence[Finding]:
         """Whether the key is valid and may send mail, and whether the webhook's keys can be used."""
@@ -209,6 +275,8 @@ class SendGridProvider:
         if not self._verifiers:
             what = "sendgrid: provider.webhook_keys is empty: what becomes of accepted mail will not be known"
             findings.append(Finding(ok=None, what=what))
+        if findings[0].ok and self._hook is not None:
+            findings += self._check_webhook(self._hook)
         return findings
 
     def close(self) -> None:
@@ -326,6 +394,39 @@ class SendGridProvider:
         where = urlsplit(self._host).hostname
         return Finding(ok=True, what=f"sendgrid at {where}: the API key is valid and may send mail")
 
+    def _check_webhook(self, hook: str) -> Iterator[Finding]:
+        """Whether SendGrid posts to us what we need, signed by a key that we know."""
+        within = min(self._timeout, _CHECK_TIMEOUT)
+        settings: Any = None
+        try:
+            answer = self._ask(lambda client: client.user.webhooks.event.settings._("all").get(), within, lambda: None)
+            settings = _object(answer.body).get("webhooks") if answer.status_code == http.HTTPStatus.OK else None
+            why = f"it said {answer.status_code}; a key with the scope user.webhooks.event.settings.read may look"
+        except (Unreachable, OutcomeUnknown) as error:
+            why = str(error)
+        if not isinstance(settings, list):
+            yield Finding(ok=None, what=f"sendgrid: whether its webhook is set up well cannot be seen: {why}")
+            return
+        ours = [one for one in settings if isinstance(one, dict) and str(one.get("url")).rstrip("/") == hook]
+        if not ours:
+            yield Finding(ok=None, what=f"sendgrid: none of its {len(settings)} webhooks posts to {hook}")
+        for one in ours:
+            faults = list(self._webhook_faults(one))
+            yield from (Finding(ok=False, what=f"sendgrid: the webhook to {hook} {fault}") for fault in faults)
+            if not faults:
+                yield Finding(ok=True, what=f"sendgrid: the webhook to {hook} is signed and tells what is needed")
+
+    def _webhook_faults(self, told: Mapping[str, Any]) -> Iterator[str]:
+        if not told.get("enabled"):
+            yield "is switched off"
+        key = told.get("public_key")
+        if not key:
+            yield "is not signed: switch on “Signed Event Webhook”, and put its verification key into webhook_keys"
+        elif key not in self._webhook_keys:
+            yield "is signed by a key that is not in provider.webhook_keys, so that its posts are refused"
+        if missing := [title for name, title in _TICKED.items() if not told.get(name)]:
+            yield f"does not tell of: {', '.join(missing)}"
+
     def _scrub(self, text: str) -> str:
         """A provider's text without addresses, controls and the key, cut to a length."""
         return scrub(clean(text), self._key)
@@ -350,35 +451,45 @@ class SendGridProvider:
             good = False
         if not good or at is None:
             raise WebhookRejected(self.name, "its signature is not by any of provider.webhook_keys")
+        if not -_AHEAD <= self._clock() - at <= _OLDEST:
+            raise WebhookRejected(
+                self.name, f"it was signed at {at:%Y-%m-%d %H:%M} UTC, which is too long ago or to come"
+            )
         return at
 
     def _event(self, item: Any, signed: datetime) -> Event:
         told: dict[str, Any] = item if isinstance(item, dict) else {}
-        texts = {name: clean(value).strip() for name, value in told.items() if isinstance(value, str)}
-        said = self._scrub(texts.get("event", ""))[:50]
-        kind = _KINDS.get(said, EventKind.UNKNOWN)
-        if kind is EventKind.BOUNCED and texts.get("type") in _BLOCKS:
+        said = _text(told, "event")
+        kind = _KINDS.get(said)
+        if kind is None:
+            said, kind = self._scrub(said)[:50], EventKind.UNKNOWN
+        if kind is EventKind.BOUNCED and _text(told, "type") in _BLOCKS:
             kind = EventKind.BLOCKED
-        delivery, attempt = (
-            texts[name] if _OURS.fullmatch(texts.get(name, "")) else None for name in ("delivery_id", "attempt_id")
-        )
-        own = texts.get("sg_event_id", "")
+        delivery, attempt, own = (_text(told, name) for name in ("delivery_id", "attempt_id", "sg_event_id"))
+        ours = _OURS.fullmatch(delivery) is not None
+        why = _text(told, "reason") or _text(told, "response")
         return Event(
             id=own if own.isprintable() and 0 < len(own) <= _LONGEST_ID else _digest(item),
             kind=kind,
             at=_instant(told.get("timestamp")) or signed,
             said=said,
-            delivery=DeliveryId(delivery) if delivery else None,
-            attempt=AttemptId(attempt) if attempt else None,
+            delivery=DeliveryId(delivery) if ours else None,
+            attempt=AttemptId(attempt) if _OURS.fullmatch(attempt) else None,
             # "sg_message_id" is the request's X-Message-Id, a dot, and which server took which copy.
-            provider_id=re.sub(r"[^!-~]", "", texts.get("sg_message_id", "").partition(".")[0])[:100] or None,
-            address=None if delivery else _CONTROL.sub("", texts.get("email", ""))[:320] or None,
-            reason=self._scrub(texts.get("reason") or texts.get("response") or "") or None,
+            provider_id=_VISIBLE.sub("", _text(told, "sg_message_id").partition(".")[0])[:100] or None,
+            address=None if ours else _CONTROL.sub("", _text(told, "email"))[:320] or None,
+            reason=self._scrub(why) or None if why else None,
             machine=kind is EventKind.OPENED and told.get("sg_machine_open") is True,
+            listed=_LISTED.get(why.lower()) if kind is EventKind.DROPPED else None,
         )
 
 
 # ---------------------------------------------------------------------------------------------- the package
+
+
+def _getting(suppressions: str, query: Mapping[str, int]) -> Callable[[Any], Any]:
+    """A request for a page of one of its lists."""
+    return lambda client: client.suppression._(suppressions).get(query_params=query)
 
 
 class _Rest:
@@ -497,6 +608,12 @@ def _errors(body: bytes) -> list[dict[str, Any]]:
     """The errors that an answer lists: {"errors": [{"message", "field", "help"}]}. Empty where it lists none."""
     errors = _object(body).get("errors")
     return [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+
+
+def _text(told: Mapping[str, Any], name: str) -> str:
+    """A text that an item holds, without what is no character, and without blanks around it. Empty where it has none."""
+    found = told.get(name)
+    return clean(found).strip() if isinstance(found, str) else ""
 
 
 def _digest(item: Any) -> str:

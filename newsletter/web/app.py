@@ -22,8 +22,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from newsletter import people
-from newsletter.errors import ConfigurationError
+from newsletter.errors import ConfigurationError, WebhookRejected
 from newsletter.newsroom import Newsroom
+from newsletter.web import hooks
 from newsletter.web.forms import TooLarge
 from newsletter.web.public import router
 from newsletter.web.rendering import STYLE, Pages
@@ -59,6 +60,7 @@ def create_app(newsroom: Newsroom, *, work: bool = True) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.include_router(router(newsroom, pages))
+    app.include_router(hooks.router(newsroom))
     app.include_router(_plain())
     _tell(app, pages)
     app.add_middleware(_Guard, pages=pages, secure=newsroom.settings.site.url.startswith("https://"))
@@ -158,6 +160,12 @@ def _tell(app: FastAPI, pages: Pages) -> None:
         _log.warning("web.closed: %s: %s", _route(request), error)
         return page(request, 503, "closed")
 
+    def rejected(_: Request, error: Exception) -> Response:
+        assert isinstance(error, WebhookRejected)
+        _log.warning("web.hook.rejected: %s", error)
+        return PlainTextResponse("rejected\n", 400 if error.signed else 403)
+
+    app.add_exception_handler(WebhookRejected, rejected)
     app.add_exception_handler(TokenError, bad_link)
     app.add_exception_handler(ErasureKeyError, closed)
     app.add_exception_handler(ConfigurationError, closed)  # a secret that is missing

@@ -62,6 +62,14 @@ def upgrade() -> None:
     sa.Column('recipients', sa.Integer(), nullable=False),
     sa.PrimaryKeyConstraint('provider', 'domain', 'minute', name=op.f('pk_spending'))
     )
+    op.drop_index(op.f('ix_provider_event_delivery'), 'provider_event')
+    alone = sa.text('attempt IS NULL')
+    op.create_index('ix_provider_event_delivery', 'provider_event', ['delivery'], sqlite_where=alone, postgresql_where=alone)
+    op.create_table('sync',
+    sa.Column('provider', sa.String(length=30), nullable=False),
+    sa.Column('through', subscribers.db.Instant(), nullable=False),
+    sa.PrimaryKeyConstraint('provider', name=op.f('pk_sync'))
+    )
     with op.batch_alter_table('batch', schema=None, recreate='always' if _sqlite() else 'never') as batch_op:
         batch_op.add_column(sa.Column('first_id', _BIG, nullable=True))
         batch_op.add_column(sa.Column('last_id', _BIG, nullable=True))
