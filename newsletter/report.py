@@ -300,11 +300,11 @@ def taken_lines(taken: Taken) -> Iterator[str]:
     counts = {
         "fates moved": taken.fates,
         "calls or copies proven": taken.proven,
-        "people suppressed": taken.suppressed,
-        "people left": taken.left,
+        "suppressed": taken.suppressed,
+        "left": taken.left,
     }
     if any(counts.values()):
-        yield ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        yield ", ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
 
 
 def taken_json(taken: Taken) -> dict[str, int]:

@@ -228,6 +228,9 @@ class MailApi:
             found = self.judge(request.json)
         if found:
             return answer(400, errors(*found))
+        return self._taken(request)
+
+    def _taken(self, request: Request) -> bytes:
         sandbox = request.json.get("mail_settings", {}).get("sandbox_mode", {}).get("enable", False)
         if sandbox:
             return answer(200)

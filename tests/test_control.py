@@ -206,8 +206,8 @@ def test_a_standing_order_is_followed_when_its_time_has_come_and_not_before(
     order = StandingOrder(timedelta(hours=1), verdict)
     with transaction(newsroom.engine) as session:
         record = session.get_one(EditionRecord, edition)
-        assert control.follow(session, record, order, desk.clock() + timedelta(minutes=59)) == 0
-        followed = control.follow(session, record, order, desk.clock() + timedelta(minutes=61))
+        assert control.follow(session, record, order, newsroom.provider, desk.clock() + timedelta(minutes=59)) == 0
+        followed = control.follow(session, record, order, newsroom.provider, desk.clock() + timedelta(minutes=61))
     assert followed == (10 if verdict else 0)
     told = tally(newsroom, edition)
     assert (told.waiting, told.given_up) == (
