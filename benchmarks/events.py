@@ -214,6 +214,6 @@ def take_over_http(people: int, connections: int = 4) -> dict[str, Any]:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["profile"]:
-        take_alone(20_000, profile=True)
+        take_alone(50_000, profile=True)
     else:
         print(json.dumps({"alone": take_alone(100_000), "http": take_over_http(100_000)}, indent=1))

@@ -48,6 +48,7 @@ FATES = {
     EventKind.LEFT: Fate.DELIVERED,
 }
 _ORDER = {fate: number for number, fate in enumerate(Fate)}
+_ALONE = {kind: frozenset((kind,)) for kind in EventKind}
 _ENDS = (Fate.DELIVERED, Fate.BLOCKED, Fate.DROPPED, Fate.BOUNCED, Fate.COMPLAINED)
 _REASONS = {EventKind.BOUNCED: Reason.HARD_BOUNCE, EventKind.COMPLAINED: Reason.COMPLAINT}
 _LOOKED_BACK = 30  # editions in which a run of blocks is looked for; the most that `dispatch.soft_bounces` can be
@@ -168,31 +169,45 @@ def _about(session: Session, events: Sequence[Event], people: Mapping[str, int])
 def _move_fates(session: Session, about: Iterable[_About], now: datetime) -> tuple[int, int]:
     """Move fates forward, and settle copies that are not known to be accepted. Gives how many of each."""
     told: dict[int, dict[int, frozenset[EventKind]]] = {}
-    none: frozenset[EventKind] = frozenset()
     for one in about:
         if one.edition_id is not None:
             kinds = told.setdefault(one.edition_id, {})
-            kinds[one.subscriber_id] = kinds.get(one.subscriber_id, none) | {one.event.kind}
+            before = kinds.get(one.subscriber_id)
+            kinds[one.subscriber_id] = _ALONE[one.event.kind] if before is None else before | {one.event.kind}
     moved = proven = 0
     for edition_id, kinds in told.items():
         to: dict[Fate, list[int]] = {}
         copies = []
         for row, subscriber_id, batch_id, outcome, fate in _deliveries(session, edition_id, kinds):
-            said = kinds[subscriber_id]
-            further = _furthest(said)
-            if further is not None and (fate is None or _ORDER[fate] < _ORDER[further]):
-                to.setdefault(further, []).append(row)
-            if outcome is not Outcome.ACCEPTED and not said.isdisjoint(proof.TAKEN):
-                copies.append(proof.Copy(row, batch_id, outcome, not said.isdisjoint(proof.WENT_OUT)))
+            means = _meaning(kinds[subscriber_id])
+            if fate in means.moves and means.to is not None:
+                to.setdefault(means.to, []).append(row)
+            if means.taken and outcome is not Outcome.ACCEPTED:
+                copies.append(proof.Copy(row, batch_id, outcome, means.went_out))
         moved += _write_fates(session, to)
         proven += proof.of_copies(session, edition_id, copies, now)
     return moved, proven
 
 
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What a set of kinds of events says of a copy: its fate, which fates that moves, and what it proves."""
+
+    to: Fate | None
+    moves: frozenset[Fate | None]
+    taken: bool
+    went_out: bool
+
+
 @cache
-def _furthest(said: frozenset[EventKind]) -> Fate | None:
-    """Where these kinds of events move a fate."""
-    return max((FATES[kind] for kind in said if kind in FATES), key=_ORDER.__getitem__, default=None)
+def _meaning(kinds: frozenset[EventKind]) -> _Meaning:
+    to = max((FATES[kind] for kind in kinds if kind in FATES), key=_ORDER.__getitem__, default=None)
+    moves = frozenset[Fate | None]() if to is None else frozenset({None, *_earlier(to)})
+    return _Meaning(to, moves, not kinds.isdisjoint(proof.TAKEN), not kinds.isdisjoint(proof.WENT_OUT))
+
+
+def _earlier(fate: Fate) -> list[Fate]:
+    return [one for one in Fate if _ORDER[one] < _ORDER[fate]]
 
 
 def _deliveries(session: Session, edition_id: int, people: Iterable[int]) -> Iterator[tuple[Any, ...]]:
@@ -212,7 +227,7 @@ def _deliveries(session: Session, edition_id: int, people: Iterable[int]) -> Ite
 def _write_fates(session: Session, to: Mapping[Fate, Iterable[int]]) -> int:
     moved = 0
     for fate, rows in to.items():
-        earlier = [one for one in Fate if _ORDER[one] < _ORDER[fate]]
+        earlier = _earlier(fate)
         for some in _slices(rows):
             moved += store.changed_rows(
                 session,
