@@ -210,7 +210,7 @@ def _earlier(fate: Fate) -> list[Fate]:
     return [one for one in Fate if _ORDER[one] < _ORDER[fate]]
 
 
-def _deliveries(session: Session, edition_id: int, people: Iterable[int]) -> Iterator[tuple[Any, ...]]:
+def _deliveries(session: Session, edition_id: int, people: Iterable[int]) -> Iterator[Any]:
     """An edition's deliveries to some people: row, subscriber, batch, outcome, fate."""
     for some in _slices(people):
         yield from session.execute(
@@ -221,7 +221,7 @@ def _deliveries(session: Session, edition_id: int, people: Iterable[int]) -> Ite
                 col(Delivery.outcome),
                 col(Delivery.fate),
             ).where(col(Delivery.edition_id) == edition_id, col(Delivery.subscriber_id).in_(some))
-        ).tuples()
+        )
 
 
 def _write_fates(session: Session, to: Mapping[Fate, Iterable[int]]) -> int:
