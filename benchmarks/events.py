@@ -1,4 +1,4 @@
-"""Events of SendGrid's webhook: signed posts of 1,000, taken by the function alone, and over HTTP by `newsletter serve`.
+"""Events of SendGrid's webhook: signed posts of 1,000, to the function alone and to `newsletter serve`.
 
 An edition to 100,000 people has gone out; each copy is told of twice, "processed" and "delivered". Every post is
 verified, put on record and acted on in one transaction, on SQLite, fates included.
