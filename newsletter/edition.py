@@ -319,6 +319,7 @@ class Event:
     is scrubbed of addresses. `machine` is True for an opening by a mail client's prefetch. `said` is the provider's
     own word for the kind. `listed` is what a list of the provider's holds against the address of a copy that it
     dropped: BOUNCED, COMPLAINED or LEFT; None where it dropped it for a reason that is not the recipient's.
+    `vouched` is False where no signature stands behind it, so that only what knows a delivery's name is believed.
     """
 
     id: str
@@ -332,6 +333,7 @@ class Event:
     reason: str | None = None
     machine: bool = False
     listed: EventKind | None = None
+    vouched: bool = True
 
 
 @dataclass(frozen=True, slots=True)

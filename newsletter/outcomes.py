@@ -158,7 +158,7 @@ def _about(session: Session, events: Sequence[Event], people: Mapping[str, int])
             tag, subscriber_id = names.get(event.delivery, ("", 0))
             if tag in editions:
                 about.append(_About(event, subscriber_id, editions[tag], single[tag]))
-        elif event.address is not None:
+        elif event.address is not None and event.vouched:  # else anybody could have anybody suppressed
             about.append(_About(event, people[event.address]))
     return about
 

@@ -308,6 +308,18 @@ def test_what_the_webhook_missed_is_read_from_sendgrids_lists(site: Site, api: M
     assert f"start_time={since}" in asked[5], "an hour is read twice"
 
 
+def test_the_command_reads_the_lists_and_says_what_came_of_it(site: Site, api: MailApi) -> None:
+    api.lists["bounces"] = [entry(site, "reader0@example.org", minutes_ago=5)]
+    command = [sys.executable, "-m", "newsletter", "provider", "sync", "--config", str(site.desk.file)]
+    for more, said in (([], "1 events, 1 of them new\nsuppressed: 1\n"), (["--json"], '"new": 0')):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=True, env={**os.environ, **KEYS})
+        assert said in done.stdout
+    api.script = [Act(answer(401))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **KEYS})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("newsletter: sendgrid refuses: its list of bounces cannot be read")
+
+
 def test_lists_are_read_page_by_page_and_in_slices(site: Site, api: MailApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(newsrooms, "_SYNC_AT_ONCE", 400)
     api.lists["bounces"] = [entry(site, f"stranger{n}@example.org") for n in range(1_100)]

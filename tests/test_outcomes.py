@@ -320,6 +320,16 @@ def test_an_event_without_our_names_is_found_by_its_address_and_strangers_are_no
         assert [*kept] == ["Reader1@EXAMPLE.org", None, None]
 
 
+def test_an_address_that_no_signature_vouches_for_is_nobodys_word(desk: Desk) -> None:
+    """A mail to where bounces come in can be written by anybody, about anybody."""
+    made = sent(desk, 2)
+    forged = made.event(0, COMPLAINED, delivery=None, address="reader0@example.org", vouched=False)
+    assert made.take(forged) == Taken(told=1, new=1)
+    assert made.take(made.event(1, BOUNCED, vouched=False)).suppressed == 1, (
+        "who knows the delivery's name had the mail"
+    )
+
+
 def test_an_address_alone_overrules_nothing_that_is_known_of_a_copy(desk: Desk) -> None:
     made = sent(desk, 1)
     made.take(made.event(0, DELIVERED))

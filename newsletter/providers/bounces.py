@@ -104,6 +104,7 @@ def _event(told: _Told, delivery: DeliveryId | None, at: datetime, mail: str) ->
         delivery=delivery,
         address=address or None,
         reason=scrub(told.reason) or None,
+        vouched=False,
     )
 
 
