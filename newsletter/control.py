@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 
 from newsletter import proof, store
 from newsletter.errors import EditionError
-from newsletter.ledger import batch_of_delivery, make_child, members, open_again
+from newsletter.ledger import OPEN, batch_of_delivery, make_child, members, open_again
 from newsletter.models import Batch, BatchState, Delivery, EditionRecord, EditionState, Outcome
 from newsletter.providers import Provider
 from newsletter.store import changed_rows
@@ -133,7 +133,8 @@ def resolve(
 ) -> int:
     """Say what became of the unknown, of whom nobody has said so yet. Gives how many copies it was said of.
 
-    `called_before` leaves out calls that are younger. RESEND opens a closed edition again.
+    `called_before` leaves out calls that are younger, and, since it is no person who says so, those that a person gave
+    up. RESEND opens a closed edition again.
     """
     if verdict is Verdict.RESEND:
         _refuse_if_over(record, "resend")
@@ -143,7 +144,7 @@ def resolve(
     own = _own(session, record, Outcome.UNKNOWN)
     for batch in _unknown_batches(session, record, list(own)):
         assert batch.id is not None
-        if batch.given_up_at is not None and verdict is Verdict.DROP:
+        if batch.given_up_at is not None and (verdict is Verdict.DROP or called_before is not None):
             continue
         if called_before is not None and (batch.called_at is None or batch.called_at > called_before):
             continue
@@ -257,10 +258,10 @@ def _unknown_batches(session: Session, record: EditionRecord, others: Sequence[i
 
 
 def promise_anew(session: Session, record: EditionRecord, now: datetime) -> None:
-    """Put on record that a person has just said it goes out: what is due is not stale."""
+    """Put on record that a person has just said it goes out: what is due is not stale, nor what is due later."""
     session.execute(
         update(Batch)
-        .where(col(Batch.edition_id) == record.id, col(Batch.state) == BatchState.PENDING, col(Batch.due_at) <= now)
+        .where(col(Batch.edition_id) == record.id, col(Batch.state).in_(OPEN), col(Batch.promised_at) < now)
         .values(promised_at=now)
         .execution_options(synchronize_session="fetch")
     )

@@ -37,6 +37,7 @@ from subscribers import BY_PROVIDER, SUPPRESSED, Reason, Writer, parse, reading,
 _LOOK_AGAIN = timedelta(seconds=1)  # how often a waiting process looks whether another's batch came free
 _TURN = timedelta(milliseconds=200)  # the same, where only a call has to come back
 _SOONEST = 0.01  # seconds
+_PASSED_OVER = 20  # batches of which nobody may be called for now, in one transaction: 5 ms each of 1,000 people
 _WINDOW = 200  # receipts of a call that goes on, put on record together
 
 _WRITE_AGAIN = timedelta(seconds=1)  # after the database could not take what a call came to
@@ -256,9 +257,10 @@ class Dispatcher:
     def _next(self, session: Session, run: _Run, rate: Pace, now: datetime) -> _Claim | _Wait | None:
         """What to do next: claim, wait, or nothing more."""
         if self.stop.is_set() or run.fault is not None or not ledger.goes_on(session, run.edition_id):
+            ledger.close_if_done(session, run.edition_id, now)  # what came back may have been the last
             return None
         held = ledger.held(session)
-        if self._release_lapsed(session, run.edition_id, held, now):
+        if self._release_lapsed(session, held, now):
             held = ledger.held(session)
         if self._pause_if_stale(session, run.record, now):
             return None
@@ -275,19 +277,24 @@ class Dispatcher:
         span = min(_LOOK_AGAIN, due - now) if due is not None else _LOOK_AGAIN
         return _Wait(max(_SOONEST, span.total_seconds()))
 
-    def _release_lapsed(self, session: Session, edition_id: int, held: Sequence[Batch], now: datetime) -> bool:
-        """Take batches from processes that are gone, or whose lease ran out: pending again, or unknown."""
+    def _release_lapsed(self, session: Session, held: Sequence[Batch], now: datetime) -> bool:
+        """Take batches from processes that are gone, or whose lease ran out: pending again, or unknown.
+
+        Of whichever edition: what is held counts against `calls`, and nobody may ever dispatch another edition again.
+        """
         released = False
         for batch in held:
             lapsed = batch.lease_until is None or batch.lease_until <= now
             gone = bool(batch.owner) and batch.owner != self.owner and is_gone(batch.owner or "")
-            if batch.edition_id != edition_id or not (lapsed or gone):
+            if not (lapsed or gone):
                 continue
             released = True
-            if batch.state is BatchState.CLAIMED or self.provider.idempotent:
+            again = self.provider.idempotent and not ledger.is_cancelled(session, batch.edition_id)
+            if batch.state is BatchState.CLAIMED or again:
                 ledger.release(session, batch, BatchState.PENDING, note="its process ended; taken up again", now=now)
             else:
                 ledger.release(session, batch, BatchState.UNKNOWN, note="its process ended during the call", now=now)
+                ledger.close_if_done(session, batch.edition_id, now)
         return released
 
     def _pause_if_stale(self, session: Session, record: EditionRecord, now: datetime) -> bool:
@@ -302,10 +309,15 @@ class Dispatcher:
 
     # -------------------------------------------------------------------------------------- claiming
 
-    def _claim(self, session: Session, run: _Run, rate: Pace, leave: pace.Leave, now: datetime) -> _Claim | None:
-        """Claim the next due batch that somebody is left in to call for now. None where none is due."""
+    def _claim(
+        self, session: Session, run: _Run, rate: Pace, leave: pace.Leave, now: datetime
+    ) -> _Claim | _Wait | None:
+        """Claim the next due batch that somebody is left in to call for now. None where none is due.
+
+        A few only are passed over in one transaction: others want to write as well.
+        """
         attempt, lease_until, record = self.new_attempt(), now + self.lease, run.record
-        while True:
+        for _ in range(_PASSED_OVER):
             found = ledger.claim(session, record, owner=self.owner, lease_until=lease_until, attempt=attempt, now=now)
             if found is None:
                 return None
@@ -323,6 +335,7 @@ class Dispatcher:
                 return _Claim(claimed, now)
             if len(later) != 1:  # nobody is left in it
                 ledger.finish(session, claimed, BatchState.DONE, note=None, now=now)
+        return _Wait(_SOONEST)
 
     def _mailable(self, session: Session, people: list[ledger.Standing]) -> list[ledger.Standing]:
         """Whoever of a batch may be mailed now; what stands against the others is written as their outcome."""
@@ -395,7 +408,7 @@ class Dispatcher:
                 answers = self.provider.submit(message, claimed.recipients, claimed.attempt, start)
                 self._take(run, claimed, answers, receipts)
         except _LostClaim:
-            run.writer.write(lambda session: ledger.put_off(session, claimed, due_at=claimed.due_at, note=None))
+            run.writer.write(lambda session: self._put_back(session, claim))
             self._sleep(run, run.turns, _TURN.total_seconds())
             return None
         except OperationalError as locked:
@@ -414,6 +427,13 @@ class Dispatcher:
             said = f"a fault in {self.provider.name}"
             settlement = Settlement(BatchState.PENDING, note=repr(fault)[:300], pause=said, went=Went.REFUSED)
         return _Answered(claimed, claim.at, settlement, fault)
+
+    def _put_back(self, session: Session, claim: _Claim) -> None:
+        """Undo a claim for which nobody was called: it costs no limit."""
+        claimed = claim.claimed
+        ledger.put_off(session, claimed, due_at=claimed.due_at, note=None)
+        if self.limits.counts:
+            pace.refund(session, self.provider.name, [one.address for one in claimed.recipients], claim.at)
 
     def _take(self, run: _Run, claimed: ledger.Claimed, answers: Iterable[Receipt], receipts: list[Receipt]) -> None:
         """Take the receipts of a call as they come. Where they come one by one, record them in windows.

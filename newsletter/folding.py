@@ -29,6 +29,7 @@ _TOGETHER = 20_000  # subscribers a list: read whole to find one of them, in abo
 _MEANS = {
     BatchState.DONE: Outcome.ACCEPTED,
     BatchState.UNKNOWN: Outcome.UNKNOWN,
+    BatchState.CALLING: Outcome.UNKNOWN,  # of an edition that was cancelled, by a process that died
     BatchState.CANCELLED: Outcome.CANCELLED,
 }
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
     insert,
     literal,
     null,
+    or_,
     select,
     update,
 )
@@ -288,7 +289,9 @@ _GOES_ON = (
 )
 _NEXT_DUE = select(func.min(col(Batch.due_at))).where(*_PENDING)
 _FIRST_PROMISED = select(func.min(col(Batch.promised_at))).where(*_PENDING)
-_IN_HANDS = select(Batch).where(col(Batch.state).in_(_HELD)).execution_options(populate_existing=True)
+# Its words stand in the statement: with parameters SQLite does not see that a partial index on them will do.
+_WORDS_HELD: BindParameter[Any] = bindparam("held", value=_HELD, expanding=True, literal_execute=True)
+_IN_HANDS = select(Batch).where(col(Batch.state).in_(_WORDS_HELD)).execution_options(populate_existing=True)
 _NEXT = (
     select(Batch)
     .where(*_PENDING, col(Batch.due_at) <= _NOW)
@@ -406,7 +409,10 @@ _BEGIN = (
         _BATCH.c.state == BatchState.CLAIMED,
         _BATCH.c.lease_until > _NOW,
         _GOES_ON.exists(),
-        select(func.count()).select_from(_OTHER).where(_OTHER.c.state == BatchState.CALLING).scalar_subquery()
+        select(func.count())
+        .select_from(_OTHER)
+        .where(_OTHER.c.state.in_(_WORDS_HELD), _OTHER.c.state == BatchState.CALLING)
+        .scalar_subquery()
         < bindparam("calls", type_=Integer()),
     )
     .values(
@@ -422,7 +428,7 @@ _ANSWERED = (
 _LAST_TURN = select(func.coalesce(func.max(_OTHER.c.turn), 0)).where(_OTHER.c.edition_id == _EDITION).scalar_subquery()
 _DONE = (
     update(_BATCH)
-    .where(*_UNTOUCHED, _BATCH.c.state.in_([*_HELD, BatchState.UNKNOWN, BatchState.PENDING]))
+    .where(*_UNTOUCHED, _BATCH.c.state.in_([*_HELD, BatchState.UNKNOWN, BatchState.PENDING, BatchState.CANCELLED]))
     .values(
         state=BatchState.DONE,
         owner=null(),
@@ -480,13 +486,15 @@ def note_answers(
 def give_back(session: Session, claimed: Claimed, *, due_at: datetime, note: str) -> bool:
     """Claimed or calling -> pending: surely nothing was accepted. False where the batch is no longer ours.
 
-    In an edition that was cancelled meanwhile it is cancelled.
+    A late word of it for an unknown batch is taken, unless an operator gave that up. In an edition that was cancelled
+    meanwhile it is cancelled; a closed one is open again.
     """
-    cancelled = _is_cancelled(session, claimed.edition_id)
-    return _move(
+    cancelled = is_cancelled(session, claimed.edition_id)
+    mine = _move(
         session,
         claimed,
-        [BatchState.CLAIMED, BatchState.CALLING],
+        [*_HELD, BatchState.UNKNOWN],
+        col(Batch.given_up_at).is_(None),
         state=BatchState.CANCELLED if cancelled else BatchState.PENDING,
         owner=None,
         lease_until=None,
@@ -494,6 +502,9 @@ def give_back(session: Session, claimed: Claimed, *, due_at: datetime, note: str
         note=note[:500],
         tries=col(Batch.tries) + 1,
     )
+    if mine:
+        open_again(session, claimed.edition_id)
+    return mine
 
 
 def put_off(session: Session, claimed: Claimed, *, due_at: datetime, note: str | None) -> bool:
@@ -523,16 +534,19 @@ def finish(
         return _changed(session.execute(_LOST, {**marks, "said": said})) == 1
     assert state is BatchState.DONE
     named = provider_id[:200] if provider_id else None
-    # Also where it was taken from us meanwhile and nobody has called again: it waits to be, and must not.
+    # Also where it was taken from us meanwhile and nobody has called again: it waits to be, and must not; or it was
+    # cancelled while it waited, too late.
     return (
         _changed(session.execute(_DONE, {**marks, "said": said, "named": named, "now": now, "until": held_until})) == 1
     )
 
 
-def _move(session: Session, claimed: Claimed, states: Sequence[BatchState], **values: object) -> bool:
+def _move(
+    session: Session, claimed: Claimed, states: Sequence[BatchState], *conditions: ColumnElement[bool], **values: object
+) -> bool:
     """Change a batch that stands where its claim left it. False where it no longer does."""
     where = (col(Batch.id) == claimed.batch_id, col(Batch.epoch) == claimed.epoch, col(Batch.state).in_(states))
-    statement = update(Batch).where(*where).values(**values)
+    statement = update(Batch).where(*where, *conditions).values(**values)
     return changed_rows(session, statement.execution_options(synchronize_session=False)) == 1
 
 
@@ -541,7 +555,8 @@ def _changed(result: Any) -> int:
     return int(result.rowcount)
 
 
-def _is_cancelled(session: Session, edition_id: int) -> bool:
+def is_cancelled(session: Session, edition_id: int) -> bool:
+    """Whether an operator ended an edition."""
     state = select(col(EditionRecord.state)).where(col(EditionRecord.id) == edition_id)
     return bool(session.execute(state).scalar_one() is EditionState.CANCELLED)
 
@@ -572,7 +587,7 @@ def suspect(session: Session, claimed: Claimed) -> Suspicion:
     """Mark a batch as refused without a word about whose fault it is, and say what is known of that."""
     batch = _stored(session, claimed.batch_id)
     root = batch.suspect_id or claimed.batch_id
-    _move(session, claimed, [BatchState.CLAIMED, BatchState.CALLING], suspect_id=root)
+    _move(session, claimed, [*_HELD, BatchState.UNKNOWN], suspect_id=root)
     done = session.execute(
         select(Batch)
         .where(col(Batch.suspect_id) == root, col(Batch.state) == BatchState.DONE)
@@ -612,7 +627,7 @@ def make_child(
     number = session.execute(
         select(func.max(col(Batch.number))).where(col(Batch.edition_id) == parent.edition_id)
     ).scalar_one()
-    cancelled = _is_cancelled(session, parent.edition_id)
+    cancelled = is_cancelled(session, parent.edition_id)
     child = Batch(
         edition_id=parent.edition_id,
         message_id=parent.message_id,
@@ -654,12 +669,21 @@ def open_again(session: Session, edition_id: int) -> None:
 
 
 def close_if_done(session: Session, edition_id: int, now: datetime) -> bool:
-    """Close an edition in which nothing waits. True where it is closed by now."""
+    """Close an edition in which nothing waits. True where it is closed by now, or an operator's word keeps it.
+
+    One that the program paused is closed, too: there is nothing that a person could let go on.
+    """
     if session.execute(_WAITING, {"edition": edition_id}).scalar_one():
         return False
     session.execute(
         update(EditionRecord)
-        .where(col(EditionRecord.id) == edition_id, col(EditionRecord.state) == EditionState.DISPATCHING)
+        .where(
+            col(EditionRecord.id) == edition_id,
+            or_(
+                col(EditionRecord.state) == EditionState.DISPATCHING,
+                and_(col(EditionRecord.state) == EditionState.PAUSED, col(EditionRecord.paused_by).is_(None)),
+            ),
+        )
         .values(state=EditionState.CLOSED, closed_at=now)
     )
     return True

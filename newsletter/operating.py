@@ -70,10 +70,11 @@ class Cancelled:
 
 
 def cancel(newsroom: Newsroom, name: str, slot: str | None, *, actor: str, reason: str | None) -> Cancelled:
-    """End an edition; what the provider still keeps back is called back, too."""
+    """End an edition; what the provider still keeps back is called back, too. Again, where that failed before."""
     with transaction(newsroom.engine) as session:
         record = find(newsroom, session, name, slot)
-        if record.state is not EditionState.CLOSED or not _held(newsroom, session, record):
+        over = record.state in {EditionState.CLOSED, EditionState.CANCELLED}
+        if not over or not _held(newsroom, session, record):
             control.cancel(session, record, actor=actor, reason=reason, now=newsroom.clock())
         batches = _held(newsroom, session, record)
     able = recalling(newsroom.provider)

@@ -104,10 +104,10 @@ def leave(session: Session, pace: Pace, limits: Limits, held: int, now: datetime
         return Leave(0)
     leaves = [Leave()]
     minute = _minute(now)
-    windows = [(limits.per_hour, minute - _HOUR, "per_hour"), (limits.per_day, minute - _DAY, "per_day")]
-    for limit, since, name in windows:
+    for limit, window, name in ((limits.per_hour, _HOUR, "per_hour"), (limits.per_day, _DAY, "per_day")):
         if limit is not None:
-            leaves.append(_room(spent(session, pace.provider, "", since), limit, minute - since, f"{name} = {limit:,}"))
+            found = spent(session, pace.provider, "", minute - window - 1)
+            leaves.append(_room(found, limit, window, f"{name} = {limit:,}"))
     if (warming := limits.warming(now)) is not None:
         began, limit = warming
         used = sum(count for _, count in spent(session, pace.provider, "", _minute(began) - 1))
@@ -124,13 +124,18 @@ def domain_leaves(session: Session, provider: str, limits: Limits, now: datetime
     """The same for each of the domains that have a limit of their own."""
     minute = _minute(now)
     return {
-        domain: _room(spent(session, provider, domain, minute - _HOUR), limit, _HOUR, f"{limit:,} an hour to {domain}")
+        domain: _room(
+            spent(session, provider, domain, minute - _HOUR - 1), limit, _HOUR, f"{limit:,} an hour to {domain}"
+        )
         for domain, limit in limits.domains.items()
     }
 
 
 def _room(spendings: list[tuple[int, int]], limit: int, window: int, said: str) -> Leave:
-    """What a window has left, and where nothing: when half of the limit will be free again."""
+    """What a window has left, and where nothing: when half of the limit will be free again.
+
+    The window's first minute counts whole, since nobody knows in which second of it what was handed over.
+    """
     used = sum(count for _, count in spendings)
     if used < limit:
         return Leave(limit - used)
@@ -207,6 +212,8 @@ def heed(pace: Pace, settlement: Settlement, limits: Limits, now: datetime, jitt
         return None  # the edition pauses by itself; how fast it is called is not at fault
     if went is Went.WELL:
         pace.calls = min(limits.calls, max(1, pace.calls) + 1)
+        if pace.failures == 0 and pace.not_before is not None and pace.not_before > now:
+            return None  # it was called before the provider asked for rest, and takes back none of it
         pace.failures = pace.unanswered = 0
         pace.not_before = pace.note = None
         return None
@@ -216,7 +223,8 @@ def heed(pace: Pace, settlement: Settlement, limits: Limits, now: datetime, jitt
         wait = settlement.later_after or A_MINUTE
         pace.not_before = max(pace.not_before or now, now + wait)
         return None
-    pace.failures += 1
+    if not pace.failures or pace.not_before is None or pace.not_before <= now:
+        pace.failures += 1  # else it was out together with the one that failed before: one failure of the provider's
     pace.unanswered = pace.unanswered + 1 if went is Went.UNANSWERED else 0
     pace.not_before = max(pace.not_before or now, now + back_off(pace.failures - 1, jitter))
     if pace.unanswered >= _UNANSWERED or pace.failures >= limits.patience:

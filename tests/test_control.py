@@ -3,32 +3,35 @@
 The provider is the scripted one of test_dispatch.py; limits, pace and folding are held against the ledger as well.
 """
 
+import contextlib
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlmodel import col
 
-from newsletter import control, folding, operating, pace, store
+from newsletter import control, folding, ledger, operating, pace, store
 from newsletter.control import StandingOrder, Verdict
-from newsletter.edition import AttemptId, Receipt, Result
-from newsletter.errors import EditionError
-from newsletter.models import Batch, BatchState, Delivery, EditionRecord, EditionState, Outcome
+from newsletter.dispatch import Dispatcher
+from newsletter.edition import AttemptId, Message, Receipt, Recipient, Result
+from newsletter.errors import EditionError, Unreachable
+from newsletter.models import Batch, BatchState, Delivery, EditionRecord, EditionState, Outcome, Spending
 from newsletter.newsroom import Newsroom
 from newsletter.pace import Limits
 from newsletter.people import data_of
 from newsletter.settlement import Settlement, Went
 from subscribers import find, parse, reading, transaction
 from tests.conftest import Desk
-from tests.test_dispatch import Killed, Scripted, run, start, tally
+from tests.test_dispatch import Killed, Never, Scripted, another, patient, run, start, tally
 
 DAY = timedelta(days=1)
 
@@ -296,7 +299,11 @@ def test_a_provider_that_throttles_is_called_less_and_recovers(desk: Desk) -> No
         well = _settled(Went.WELL)
         for _ in range(10):
             pace.heed(row, well, limits, desk.clock(), lambda: 0.5)
-        assert (row.calls, row.not_before) == (8, None)
+        still, rested = row.not_before, desk.clock() + timedelta(seconds=30)
+        assert still == rested, "what was called before is no answer to it"
+        for _ in range(10):
+            pace.heed(row, well, limits, rested, lambda: 0.5)
+        assert (row.calls, bool(row.not_before)) == (8, False)
 
 
 def _settled(went: Went) -> Any:
@@ -426,3 +433,165 @@ def test_windows_of_a_call_change_nothing_of_what_it_comes_to(desk: Desk) -> Non
     assert run(newsroom, desk.clock, edition, step=60).state is EditionState.CLOSED
     told = tally(newsroom, edition)
     assert (told.accepted, told.refused, told.holds, len(provider.taken)) == (999, 1, True, 999)
+
+
+# ------------------------------------------------------------------------------------------ what raced or came late
+
+
+def test_a_call_that_died_in_a_cancelled_edition_is_unknown_and_not_waiting(desk: Desk) -> None:
+    newsroom, edition = start(desk, 20, Scripted(["die half-way"]))
+    with contextlib.suppress(Killed):
+        run(newsroom, desk.clock, edition, owner="gone/1/1")
+    operating.cancel(newsroom, "daily", None, actor="ada", reason=None)
+    desk.clock.forward(timedelta(minutes=10))
+    today = another(newsroom, desk)
+    patient(desk.clock, newsroom, today)
+    told = tally(newsroom, edition)
+    assert (told.waiting, told.unknown, told.cancelled) == (0, 10, 10)
+
+
+def test_a_cancelled_edition_with_a_call_that_died_can_be_folded(desk: Desk) -> None:
+    newsroom, edition = start(desk, 20, Scripted(["die half-way"]))
+    with contextlib.suppress(Killed):
+        run(newsroom, desk.clock, edition, owner="gone/1/1")
+    operating.cancel(newsroom, "daily", None, actor="ada", reason=None)
+    desk.clock.forward(timedelta(days=91))
+    assert [one.id for one in operating.fold_due(newsroom)] == [edition]
+    told = tally(newsroom, edition)
+    assert (told.unknown, told.cancelled, told.holds) == (10, 10, True)
+
+
+def test_a_resumed_edition_goes_on_also_where_somebody_in_it_is_due_later(desk: Desk) -> None:
+    newsroom, edition = start(desk, 20, Scripted(["one later"]))
+    stop = threading.Event()
+    run(newsroom, desk.clock, edition, report=stop_after(newsroom, 1, stop.set), stop=stop)
+    record = record_of(newsroom, edition)
+    with transaction(newsroom.engine) as session:
+        for batch in session.execute(select(Batch).where(col(Batch.parent_id).is_not(None))).scalars():
+            batch.due_at = record.slot_at + timedelta(seconds=record.stale_after_s + 900)
+    desk.clock.now = record.slot_at + timedelta(seconds=record.stale_after_s + 60)
+    assert run(newsroom, desk.clock, edition).state is EditionState.PAUSED
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dispatcher, "_sleep", lambda self, run, turns, seconds: desk.clock.forward(timedelta(minutes=1)))
+        sent = operating.resume(newsroom, "daily", None, actor="ada", report=lambda _: None, stop=threading.Event())
+    assert (sent.record.state, sent.record.reason) == (EditionState.CLOSED, None)
+
+
+def test_what_an_operator_dropped_no_standing_order_sends_again(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, Scripted(["time out"]))
+    run(newsroom, desk.clock, edition)
+    assert operating.resolve(newsroom, "daily", None, Verdict.DROP, actor="ada") == 10
+    order = StandingOrder(timedelta(hours=1), Verdict.RESEND)
+    desk.clock.forward(timedelta(hours=2))
+    with transaction(newsroom.engine) as session:
+        record = session.get_one(EditionRecord, edition)
+        assert control.follow(session, record, order, desk.clock()) == 0
+    assert tally(newsroom, edition).waiting == 0
+
+
+def test_a_call_that_was_out_before_does_not_lift_a_providers_wish_for_rest(desk: Desk) -> None:
+    newsroom = desk.open()
+    limits, now = Limits(calls=4), desk.clock()
+    with transaction(newsroom.engine) as session:
+        row = pace.pace_of(session, "scripted", limits)
+        asked = Settlement(BatchState.PENDING, later_after=timedelta(minutes=10), went=Went.THROTTLED, note="429")
+        pace.heed(row, asked, limits, now, lambda: 0.5)
+        pace.heed(row, Settlement(BatchState.DONE), limits, now + timedelta(seconds=1), lambda: 0.5)
+        assert pace.leave(session, row, limits, 0, now + timedelta(seconds=2)).room == 0
+
+
+def test_calls_that_fail_together_are_one_failure(desk: Desk) -> None:
+    newsroom = desk.open()
+    limits, now = Limits(calls=8, patience=4), desk.clock()
+    failed = Settlement(BatchState.PENDING, went=Went.FAILED, note="refused")
+    with transaction(newsroom.engine) as session:
+        row = pace.pace_of(session, "scripted", limits)
+        assert [pace.heed(row, failed, limits, now, lambda: 0.5) for _ in range(8)] == [None] * 8
+
+
+def test_what_was_claimed_and_not_called_costs_no_limit(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted())
+    limits = Limits(per_hour=100)
+
+    def pause_first(*args: Any) -> Any:
+        operating.pause(newsroom, "daily", None, actor="ada", reason=None)
+        args[-1]()
+        raise AssertionError
+
+    provider.submit = pause_first  # type: ignore[method-assign,assignment] # it misbehaves in a way of its own
+    run(newsroom, desk.clock, edition, limits=limits)
+    with reading(newsroom.engine) as session:
+        assert sum(session.execute(select(col(Spending.recipients))).scalars()) == 0
+
+
+def test_no_hour_sees_more_than_its_limit(desk: Desk) -> None:
+    newsroom = desk.open()
+    limits = Limits(per_hour=100)
+    spent_at = desk.clock().replace(minute=0, second=59)
+    with transaction(newsroom.engine) as session:
+        row = pace.pace_of(session, "scripted", limits)
+        pace.spend(session, row, limits, ["a@x.org"] * 100, spent_at)
+        assert pace.leave(session, row, limits, 0, spent_at + timedelta(minutes=59, seconds=2)).room == 0
+        assert pace.leave(session, row, limits, 0, spent_at + timedelta(minutes=61)).room == 100
+
+
+def test_many_batches_of_a_domain_that_must_wait_are_not_put_off_in_one_transaction(desk: Desk) -> None:
+    newsroom, edition = start(desk, 2_000, Scripted(batch_size=10))
+    claims = [0]
+    longest = [0]
+
+    def began(*_: Any) -> None:
+        claims[0] = 0
+
+    event.listen(newsroom.engine, "begin", began)
+    real = ledger.claim
+
+    def counted(*args: Any, **more: Any) -> Any:
+        claims[0] += 1
+        longest[0] = max(longest[0], claims[0])
+        return real(*args, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "claim", counted)
+        with contextlib.suppress(Never):
+            patient(desk.clock, newsroom, edition, rounds=50, limits=Limits(domains={"example.org": 5}), owner="a")
+    assert longest[0] <= 50, f"{longest[0]} batches were read and put off under one lock"
+
+
+class Held(Scripted):
+    """Keeps back what it takes; its first recall fails."""
+
+    clock: Callable[[], datetime]
+    hold = timedelta(hours=1)
+    recalls = 0
+
+    def reserve(self) -> str:
+        return "r1"
+
+    def holding(self, recall_id: str) -> "Held":
+        return self
+
+    def submit(
+        self, message: Message, recipients: Sequence[Recipient], attempt: AttemptId, started: Callable[[], None]
+    ) -> Iterator[Receipt]:
+        until = self.clock() + self.hold
+        for receipt in super().submit(message, recipients, attempt, started):
+            yield receipt._replace(held_until=until)
+
+    def recall(self, recall_id: str) -> None:
+        self.recalls += 1
+        if self.recalls == 1:
+            raise Unreachable("scripted", "connection refused")
+
+
+def test_what_could_not_be_called_back_at_once_can_be_called_back_once_more(desk: Desk) -> None:
+    newsroom, edition = start(desk, 40, provider := Held())
+    provider.clock = desk.clock
+    with transaction(newsroom.engine) as session:
+        session.get_one(EditionRecord, edition).recall_id = "r1"
+    stop = threading.Event()
+    run(newsroom, desk.clock, edition, report=stop_after(newsroom, 2, stop.set), stop=stop)
+    first = operating.cancel(newsroom, "daily", None, actor="ada", reason=None)
+    assert (first.recalled, first.fault is not None) == (0, True)
+    assert operating.cancel(newsroom, "daily", None, actor="ada", reason=None).recalled == 30
+    assert tally(newsroom, edition).cancelled == 40

@@ -5,6 +5,7 @@ what the provider really took.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,10 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlmodel import col
 
-from newsletter import ledger, processes, store
+from newsletter import ledger, operating, processes, store
 from newsletter import tally as tallies
 from newsletter.checkup import examine
 from newsletter.dispatch import Dispatcher, allowed
@@ -838,3 +839,124 @@ def test_no_proof_is_sent_to_a_suppressed_address(desk: Desk) -> None:
     with pytest.raises(EditionError, match="is suppressed"):
         newsroom.test("daily", Recipient(DeliveryId("-"), barred.address, None, "-"))
     assert desk.mails == []
+
+
+# ------------------------------------------------------------------------------------------ gone hands, late answers
+
+
+class Never(Exception):
+    """It went round and round."""
+
+
+def patient(clock: Clock, newsroom: Newsroom, edition: int, rounds: int = 500, step: float = 1, **more: Any) -> Any:
+    """A run that is given up after so many waits."""
+    left = [rounds]
+
+    def sleep(seconds: float) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Never
+        clock.forward(timedelta(seconds=max(seconds, step)))
+
+    return Dispatcher(
+        newsroom.engine, newsroom.provider, clock, timedelta(minutes=5), sleep=sleep, jitter=lambda: 0.5, **more
+    ).run(edition)
+
+
+def another(newsroom: Newsroom, desk: Desk) -> int:
+    """The next day's edition, frozen."""
+    desk.clock.forward(timedelta(days=1))
+    desk.brief("second-story")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dispatcher, "run", lambda self, edition_id: _edition(newsroom, edition_id))
+        record = newsroom.send("daily").record
+    assert record.id is not None
+    return record.id
+
+
+def test_a_call_of_yesterdays_edition_that_died_does_not_stop_todays(desk: Desk) -> None:
+    newsroom, edition = start(desk, 20, Scripted(["die half-way"]))
+    with contextlib.suppress(Killed):
+        run(newsroom, desk.clock, edition, owner="gone/1/1")
+    today = another(newsroom, desk)
+    assert today != edition
+    assert patient(desk.clock, newsroom, today).state is EditionState.CLOSED
+
+
+def test_a_late_yes_is_believed_also_where_the_edition_was_cancelled_meanwhile(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted())
+    honest = provider.submit
+
+    def oversleep(*args: Any) -> Any:
+        answers = list(honest(*args))
+        desk.clock.forward(timedelta(minutes=6))
+        with transaction(newsroom.engine) as session:
+            (batch,) = ledger.held(session)
+            ledger.release(session, batch, BatchState.PENDING, note="its process ended", now=desk.clock())
+        operating.cancel(newsroom, "daily", None, actor="ada", reason=None)
+        return iter(answers)
+
+    provider.submit = oversleep  # type: ignore[method-assign,assignment] # it misbehaves in a way of its own
+    run(newsroom, desk.clock, edition)
+    told = tally(newsroom, edition)
+    assert (told.accepted, told.cancelled) == (10, 0)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_late_word_that_nothing_was_taken_is_believed(desk: Desk, *, paused: bool) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted())
+    honest = provider.submit
+
+    def oversleep(*args: Any) -> Any:
+        provider.submit = honest  # type: ignore[method-assign] # the next call goes well
+        args[-1]()
+        desk.clock.forward(timedelta(minutes=6))
+        with transaction(newsroom.engine) as session:
+            (batch,) = ledger.held(session)
+            ledger.release(session, batch, BatchState.UNKNOWN, note="its process ended", now=desk.clock())
+            ledger.close_if_done(session, edition, desk.clock())
+            if paused:
+                store.set_edition(session, edition, EditionState.PAUSED, reason="x", only_from=[EditionState.CLOSED])
+        raise Unreachable("scripted", "reset before the body")
+
+    provider.submit = oversleep  # type: ignore[method-assign,assignment] # it misbehaves in a way of its own
+    run(newsroom, desk.clock, edition, limits=Limits(patience=9))
+    told = tally(newsroom, edition)
+    assert told.unknown == 0
+    assert (told.accepted, told.waiting) == ((0, 10) if paused else (10, 0))
+
+
+def test_an_edition_that_pauses_with_its_last_call_closes(desk: Desk) -> None:
+    newsroom, edition = start(desk, 30, Scripted(["time out"] * 3))
+    record = run(newsroom, desk.clock, edition, step=60)
+    told = tally(newsroom, edition)
+    assert (told.unknown, told.waiting) == (30, 0)
+    assert record.state is EditionState.CLOSED
+
+
+def test_an_edition_that_is_stopped_with_its_last_call_closes(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, provider := Scripted())
+    stop, honest = threading.Event(), provider.submit
+
+    def stopped(*args: Any) -> Any:
+        stop.set()
+        return honest(*args)
+
+    provider.submit = stopped  # type: ignore[method-assign,assignment] # SIGTERM during the last call
+    assert run(newsroom, desk.clock, edition, stop=stop).state is EditionState.CLOSED
+
+
+def test_what_is_in_hands_is_found_by_its_index_however_many_batches_are_on_record(desk: Desk) -> None:
+    """It is asked for every call. With parameters in place of words SQLite reads all batches ever made."""
+    newsroom, edition = start(desk, 10, Scripted())
+    plans: list[str] = []
+
+    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "'claimed'" in statement or statement.startswith("SELECT batch."):
+            found = connection.connection.driver_connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row[3] for row in found)
+
+    event.listen(newsroom.engine, "after_cursor_execute", explain)
+    run(newsroom, desk.clock, edition)
+    assert [plan for plan in plans if plan.startswith("SCAN batch")] == []
+    assert len([plan for plan in plans if "ix_batch_held" in plan]) >= 2, "before a claim, and before a call"
