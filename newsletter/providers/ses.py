@@ -204,7 +204,7 @@ class SesProvider:
         try:
             return do()
         except ClientError as error:
-            return _Refusal(error.response)
+            return _Refusal(error.response, self._secrets())
         except BotoCoreError as error:  # its own sentence may quote a request
             fault = type(error).__name__
         finally:
@@ -231,6 +231,10 @@ class SesProvider:
                 if frozen is not None and self._made is not None:
                     return self._made[1]
         raise ProviderRefused(self.name, f"boto3 finds no credentials that it can use{fault}")
+
+    def _secrets(self) -> list[str]:
+        frozen = self._made[0] if self._made is not None else None
+        return [one for one in (frozen.secret_key, frozen.token) if one] if frozen is not None else []
 
     @cached_property
     def _session(self) -> Any:
@@ -299,11 +303,12 @@ class _Body:
 class _Refusal:
     """An answer that is no yes: its status, the service's code for it, and what it says, scrubbed."""
 
-    def __init__(self, response: Mapping[str, Any]) -> None:
+    def __init__(self, response: Mapping[str, Any], secrets: Sequence[str] = ()) -> None:
         error = response.get("Error") or {}
         self.status = int((response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0)
         self.code = re.sub(r"[^A-Za-z0-9._-]", "", str(error.get("Code") or ""))[:60]
         self._message = str(error.get("Message") or "").encode("utf-8", "replace").decode()
+        self._secrets = secrets
 
     @property
     def said(self) -> str:
@@ -311,7 +316,7 @@ class _Refusal:
         to_do = _TO_DO.get(self.code, "it does not take the request")
         if self.code in _ABOUT_ONE:
             to_do = "sender or recipient is not verified" if _NOT_VERIFIED.search(self._message) else "it takes no such"
-        told = scrub(self._message)
+        told = scrub(self._message, *self._secrets)
         return f"{to_do} ({self.code or self.status})" + (f": {told}" if told else "")
 
     def about_everybody(self) -> DispatchError | None:
