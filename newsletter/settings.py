@@ -42,6 +42,11 @@ DATABASE_VARIABLE = "NEWSLETTER_DATABASE_URL"
 SENDGRID_VARIABLE = "SENDGRID_API_KEY"
 SMTP_VARIABLE = "NEWSLETTER_SMTP_PASSWORD"
 DKIM_VARIABLE = "NEWSLETTER_DKIM_KEY"
+AWS_VARIABLES = {
+    "key_id": "AWS_ACCESS_KEY_ID",
+    "secret_key": "AWS_SECRET_ACCESS_KEY",
+    "session_token": "AWS_SESSION_TOKEN",
+}
 _SECRET_CHARACTERS = 32  # 32 characters of base64 are 192 bits; NIST SP 800-107r1 asks 112 of an HMAC key
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LONGEST = timedelta(days=36_500)  # a century: for ever, and still a date when it is added to today
@@ -219,6 +224,12 @@ DomainName = Annotated[str, AfterValidator(_like(_DOMAIN, "a domain in ASCII suc
 Selector = Annotated[
     str, AfterValidator(_like(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?", "a DKIM selector such as “news1”"))
 ]
+Region = Annotated[
+    str, AfterValidator(_like(r"[a-z]{2}(-[a-z]{2,20}){1,3}-[0-9]{1,2}", "a region such as “eu-west-1”"))
+]
+ConfigurationSet = Annotated[
+    str, AfterValidator(_like(r"[A-Za-z0-9_-]{1,64}", "a name of letters, digits, “_” and “-”, at most 64"))
+]
 Printable = Annotated[str, AfterValidator(_like(r"[ -~]{1,200}", "a text in ASCII"))]
 VerificationKey = Annotated[
     str, AfterValidator(_like(r"[A-Za-z0-9+/]{80,200}={0,2}", "the webhook's verification key as SendGrid shows it"))
@@ -307,6 +318,20 @@ class Smtp(_Table):
         return self.port or {"starttls": 587, "tls": 465, "none": 25}[self.security]
 
 
+class Ses(_Table):
+    """[provider] kind = "ses": Amazon SES. Its keys come from the environment, or from where boto3 looks for them."""
+
+    kind: Literal["ses"] = "ses"
+    region: Region
+    configuration_set: ConfigurationSet | None = None
+    endpoint_url: Annotated[Web, AfterValidator(_base)] | None = None
+    timeout: Duration = Field(default=timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(minutes=10))
+    batch_size: int = Field(default=50, ge=1, le=1_000)
+    key_id: SecretStr | None = Field(default=None, exclude=True)
+    secret_key: SecretStr | None = Field(default=None, exclude=True)
+    session_token: SecretStr | None = Field(default=None, exclude=True)
+
+
 class Folder(_Table):
     """[sources.NAME] kind = "folder": brief files in a folder."""
 
@@ -338,7 +363,10 @@ def _kind_or(default: str) -> Discriminator:
 
 
 ProviderTable = Annotated[
-    Annotated[Outbox, Tag("outbox")] | Annotated[SendGrid, Tag("sendgrid")] | Annotated[Smtp, Tag("smtp")],
+    Annotated[Outbox, Tag("outbox")]
+    | Annotated[SendGrid, Tag("sendgrid")]
+    | Annotated[Smtp, Tag("smtp")]
+    | Annotated[Ses, Tag("ses")],
     _kind_or("outbox"),
 ]
 SourceTable = Annotated[
@@ -483,7 +511,11 @@ class Settings(_Table):
         settings._check_names(text)  # noqa: SLF001 # its own class
         if database:
             settings = settings._at(database)  # noqa: SLF001 # the same
-        secrets = {SendGrid: {"key": SENDGRID_VARIABLE}, Smtp: {"password": SMTP_VARIABLE, "dkim_key": DKIM_VARIABLE}}
+        secrets = {
+            SendGrid: {"key": SENDGRID_VARIABLE},
+            Smtp: {"password": SMTP_VARIABLE, "dkim_key": DKIM_VARIABLE},
+            Ses: AWS_VARIABLES,
+        }
         found = {
             field: SecretStr(told) if (told := (environ.get(name) or dotenv.get(name) or "").strip()) else None
             for field, name in secrets.get(type(settings.provider), {}).items()
@@ -553,7 +585,7 @@ class Settings(_Table):
                     line=line_of(text, ("newsletters", name, "min_briefs")),
                 )
 
-        if isinstance(self.provider, SendGrid | Smtp) and self.provider.timeout * 2 > self.dispatch.lease:
+        if isinstance(self.provider, SendGrid | Smtp | Ses) and self.provider.timeout * 2 > self.dispatch.lease:
             raise ConfigurationError(
                 "provider.timeout: expected at most half of dispatch.lease, so that no other process takes over a "
                 "batch whose call may still be answered",

@@ -485,7 +485,7 @@ def test_what_an_operator_dropped_no_standing_order_sends_again(desk: Desk) -> N
     desk.clock.forward(timedelta(hours=2))
     with transaction(newsroom.engine) as session:
         record = session.get_one(EditionRecord, edition)
-        assert control.follow(session, record, order, desk.clock()) == 0
+        assert control.follow(session, record, order, newsroom.provider, desk.clock()) == 0
     assert tally(newsroom, edition).waiting == 0
 
 

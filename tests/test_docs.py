@@ -1,5 +1,6 @@
 """The documentation says what is there, and all of it: settings, commands, filters, fields, errors, links."""
 
+import inspect
 import json
 import os
 import re
@@ -15,10 +16,10 @@ import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from newsletter import cli, errors, formats, typesetting
+from newsletter import cli, errors, formats, providers, typesetting
 from newsletter import compile as compiler
 from newsletter.brief import HEADLINE_CHARACTERS
-from newsletter.edition import FIELDS, Contents
+from newsletter.edition import FIELDS, Contents, Result
 from newsletter.formats.json import schema
 from newsletter.formats.json import validate as validate_brief
 from newsletter.misspelt import tables_of
@@ -126,7 +127,10 @@ def test_the_documented_defaults_of_other_kinds_are_the_defaults(tmp_path: Path)
         if not kind or row[2] in {"required", "none"}:
             continue
         table, _, key = key.rpartition(".")
-        least = f'[{table}]\nkind = "{kind}"\n' + ('host = "mail.example.org"\n' if kind == "smtp" else "")
+        least = f'[{table}]\nkind = "{kind}"\n' + {
+            "smtp": 'host = "mail.example.org"\n',
+            "ses": 'region = "eu-west-1"\n',
+        }.get(kind, "")
         assert load(f"{least}{key} = {row[2].strip('`')}\n", tmp_path) == load(least, tmp_path), name
 
 
@@ -266,6 +270,46 @@ def test_every_module_is_named_in_the_architecture() -> None:
     assert {name for name in modules if f"**`newsletter.{name}`**" not in told} == set()
     drawn = set(re.findall(r"\w+", fences(section(ARCHITECTURE, "Layers"), "")[0]))
     assert drawn == {*modules, "subscribers"}
+
+
+# ------------------------------------------------------------------------------------------ adding a provider
+
+PROVIDERS = (DOCS / "adding-a-provider.md").read_text(encoding="utf-8")
+
+
+def test_what_the_page_on_providers_names_is_there() -> None:
+    """Every file, and every name in code: spelled as there."""
+    sources = [*(ROOT / "newsletter").rglob("*.py"), *(ROOT / "tests").glob("*.py")]
+    known = set(re.findall(r"\w+", "".join(file.read_text(encoding="utf-8") for file in sources)))
+    known |= {"make", "lint", "lock", "KeyError", "OSError", "pyproject", "toml", "Date"}  # nobody's here
+    for shown in re.findall(r"`([^`\n]+)`", PROVIDERS):
+        if "/" in shown or shown.endswith(".md"):
+            assert (ROOT / shown).exists(), shown
+        else:
+            assert set(re.findall(r"\w+", shown)) <= known, shown
+
+
+def test_the_page_on_providers_tells_the_whole_protocol() -> None:
+    parts = [name for name in vars(providers.Provider) if not name.startswith("_")]
+    assert {name for name in parts if not re.search(rf"`{name}[(`]", PROVIDERS)} == set()
+    called = inspect.signature(providers.Provider.submit).parameters
+    assert f"`submit({', '.join(list(called)[1:])})`" in PROVIDERS
+    facets = [name for name, value in vars(providers).items() if getattr(value, "_is_protocol", False)]
+    assert {name for name in facets if name != "Protocol" and name not in PROVIDERS} == set()
+
+
+def test_the_table_of_answers_has_every_receipt_and_every_error() -> None:
+    table = section(PROVIDERS, "3. Which answer means what")
+    for name in (*Result.__members__, *(kind.__name__ for kind in errors.DispatchError.__subclasses__())):
+        assert re.search(rf"^\|[^|]*\| [^|]*`{name}`", table, re.MULTILINE), name
+
+
+def test_the_page_on_providers_tells_what_a_harness_has() -> None:
+    told = section(PROVIDERS, "9. The conformance suite")
+    suite = (ROOT / "tests" / "test_providers.py").read_text(encoding="utf-8")
+    harness = suite.partition("class Harness(Protocol):")[2].partition("\n\n\nclass ")[0]
+    names = {"cannot", *re.findall(r"^    def (\w+)", harness, re.MULTILINE)}
+    assert {name for name in names if f"`{name}" not in told} == set()
 
 
 # ------------------------------------------------------------------------------------------ the pages themselves

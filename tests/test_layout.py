@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 HOMES = {
     "alembic": ["newsletter/migrations/"],
     "babel": ["newsletter/languages.py"],
+    "boto3": ["newsletter/providers/ses.py"],
+    "botocore": ["newsletter/providers/ses.py"],
     "click": ["newsletter/cli/"],
     "cryptography": ["newsletter/names.py"],
     "cronsim": ["newsletter/schedule.py"],

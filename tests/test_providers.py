@@ -32,9 +32,11 @@ from newsletter.errors import (
 from newsletter.providers import Provider, open_provider
 from newsletter.providers.outbox import OutboxProvider
 from newsletter.providers.sendgrid import SendGridProvider
+from newsletter.providers.ses import SesProvider
 from newsletter.providers.smtp import SmtpProvider
 from newsletter.settings import Outbox, SendGrid
 from tests.mail_api_server import Act, MailApi, answer, errors, rendered
+from tests.ses_api_server import KEY_ID, REGION, SECRET_KEY, SesApi, refusal, tags
 from tests.smtp_server import Do, Manner, SmtpServer
 from tests.strict_mail import read
 
@@ -306,11 +308,66 @@ class SmtpHarness:
             provider.close()
 
 
-HARNESSES: list[type[OutboxHarness] | type[SendGridHarness] | type[SmtpHarness]] = [
-    OutboxHarness,
-    SendGridHarness,
-    SmtpHarness,
-]
+class SesHarness:
+    """The API, played by a server on this machine that verifies signatures."""
+
+    cannot: ClassVar[dict[Case, str]] = {
+        Case.ONE_BAD_UNNAMED: "each copy is a request of its own, so the bad one is always known",
+    }
+
+    _ACTS: ClassVar = {
+        Case.THROTTLED: Act(refusal(429, "TooManyRequestsException", "Maximum sending rate exceeded.")),
+        Case.STUCK_BEFORE_THE_BODY_IS_OUT: Act(reads=1_000, then="hang"),
+        Case.SILENT_AFTER_THE_BODY: Act(then="hang"),
+        Case.CUT_OFF: Act(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 500\r\n\r\n{"),
+        Case.SERVER_ERROR: Act(refusal(500, "InternalFailure", "reader3@example.org")),
+        Case.NONSENSE: Act(b"\x16\x03\x01 reader3@example.org no HTTP\r\n\r\n"),
+        Case.REVOKED: Act(refusal(403, "UnrecognizedClientException", "SG.test of reader3@example.org is invalid")),
+    }
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        self.api = SesApi()
+        self._closed = SesApi()
+        with self._closed:
+            pass
+        self._url: str | None = None
+
+    def open(self, *, timeout: timedelta = timedelta(seconds=30)) -> Provider:
+        return SesProvider(
+            region=REGION,
+            endpoint_url=self._url or self.api.url,
+            timeout=timeout,
+            key_id=KEY_ID,
+            secret_key=SECRET_KEY,
+        )
+
+    def arrange(self, case: Case) -> None:
+        if case is Case.NO_CONNECTION:
+            self._url = self._closed.url
+        else:
+            self.api.script.append(self._ACTS[case])
+
+    def mend(self) -> None:
+        self._url = None
+        self.api.script.clear()
+
+    def taken(self) -> list[str]:
+        return sorted(self.api.taken)
+
+    def bytes_in(self) -> int:
+        return self.api.bytes_in
+
+    def bodies(self, delivery: DeliveryId) -> tuple[str, str]:
+        mail = read(self.api.mails[delivery])
+        return mail.text.replace("\r\n", "\n"), mail.html.replace("\r\n", "\n")
+
+    def told(self) -> str:
+        return " ".join(f"{request.path} {tags(request.json)}" for request in self.api.sent)
+
+
+Made = type[OutboxHarness] | type[SendGridHarness] | type[SmtpHarness] | type[SesHarness]
+HARNESSES: list[Made] = [OutboxHarness, SendGridHarness, SmtpHarness, SesHarness]
 CASES = [(made, case) for made in HARNESSES for case in Case if case not in made.cannot]
 
 
@@ -324,11 +381,9 @@ def at_fault(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     yield from opened(request.param, tmp_path, monkeypatch)
 
 
-def opened(
-    made: type[OutboxHarness | SendGridHarness | SmtpHarness], folder: Path, patch: pytest.MonkeyPatch
-) -> Iterator[Harness]:
+def opened(made: Made, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Harness]:
     found = made(folder, patch)
-    if isinstance(found, SendGridHarness):
+    if isinstance(found, SendGridHarness | SesHarness):
         with found.api:
             yield found
     elif isinstance(found, SmtpHarness):

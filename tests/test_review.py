@@ -45,7 +45,7 @@ def test_a_standing_order_to_resend_is_followed_once_a_copy(desk: Desk) -> None:
     order = StandingOrder(timedelta(minutes=1), Verdict.RESEND)
     for _ in range(6):
         with transaction(newsroom.engine) as session:
-            control.follow(session, session.get_one(EditionRecord, edition), order, desk.clock())
+            control.follow(session, session.get_one(EditionRecord, edition), order, provider, desk.clock())
         run(newsroom, desk.clock, edition, step=60, order=order)
         desk.clock.forward(timedelta(hours=1))
         with transaction(newsroom.engine) as session:

@@ -210,7 +210,7 @@ TITLE = 'title = "The Test Digest"'
         (
             'kind = "outbox"',
             'kind = "pigeon"',
-            "provider.kind: expected “outbox” or “sendgrid” or “smtp”, found “pigeon”",
+            "provider.kind: expected “outbox” or “sendgrid” or “smtp” or “ses”, found “pigeon”",
         ),
         ('path = "briefs"', "path = 3", "sources.desk.path: expected a path"),
         ('path = "briefs"', 'path = ""', "expected a path"),

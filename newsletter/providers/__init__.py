@@ -9,7 +9,16 @@ from typing import Protocol, runtime_checkable
 
 from newsletter.edition import AttemptId, Event, Finding, Message, Receipt, Recipient
 from newsletter.errors import ConfigurationError
-from newsletter.settings import DKIM_VARIABLE, SENDGRID_VARIABLE, SMTP_VARIABLE, Outbox, SendGrid, Smtp
+from newsletter.settings import (
+    AWS_VARIABLES,
+    DKIM_VARIABLE,
+    SENDGRID_VARIABLE,
+    SMTP_VARIABLE,
+    Outbox,
+    SendGrid,
+    Ses,
+    Smtp,
+)
 
 
 class Provider(Protocol):
@@ -108,7 +117,7 @@ def hook_url(site_url: str, provider: str) -> str:
 
 
 def open_provider(
-    settings: Outbox | SendGrid | Smtp,
+    settings: Outbox | SendGrid | Smtp | Ses,
     *,
     sandbox: bool = False,
     site_url: str | None = None,
@@ -129,6 +138,12 @@ def open_provider(
         if sandbox:
             raise ConfigurationError("an SMTP server has no sandbox: --test mails one proof to an address of yours")
         return _open_smtp(settings)
+    if isinstance(settings, Ses):
+        if sandbox:
+            raise ConfigurationError(
+                "Amazon SES has no sandbox that judges an edition: --test mails one proof to an address of yours"
+            )
+        return _open_ses(settings, clock)
     if settings.key is None:
         raise ConfigurationError(
             f"{SENDGRID_VARIABLE} is not set: put it into the environment or into .env beside the configuration"
@@ -179,4 +194,34 @@ def _open_smtp(settings: Smtp) -> Provider:
         batch_size=settings.batch_size,
         bounce_domain=settings.bounce_domain,
         sign=sign,
+    )
+
+
+def _open_ses(settings: Ses, clock: Callable[[], datetime]) -> Provider:
+    key_id, secret_key, session_token = (
+        given.get_secret_value() if given else None
+        for given in (settings.key_id, settings.secret_key, settings.session_token)
+    )
+    if (key_id is None) != (secret_key is None):
+        set_, unset = ("key_id", "secret_key") if secret_key is None else ("secret_key", "key_id")
+        raise ConfigurationError(
+            f"{AWS_VARIABLES[unset]} is not set, and {AWS_VARIABLES[set_]} is: put both into the environment or into "
+            ".env beside the configuration, or neither, where boto3 finds credentials by itself"
+        )
+    try:
+        from newsletter.providers.ses import SesProvider  # noqa: PLC0415 # only the one in use is loaded
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"provider.kind = “ses” needs the package {error.name}: pip install 'brief-newsletter[ses]'"
+        ) from None
+    return SesProvider(
+        region=settings.region,
+        configuration_set=settings.configuration_set,
+        endpoint_url=settings.endpoint_url,
+        timeout=settings.timeout,
+        batch_size=settings.batch_size,
+        key_id=key_id,
+        secret_key=secret_key,
+        session_token=session_token if key_id is not None else None,
+        clock=clock,
     )
