@@ -46,10 +46,9 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._handle, number)
 
-    def kill(self) -> int:
-        """Kill it and wait for its end. Gives the exit code, which tells whether it had ended before."""
-        self.signal(signal.SIGKILL)
-        return self.end(10)
+    def close(self) -> None:
+        """Let go of it, when nobody waits for it any more."""
+        os.close(self._handle)
 
     def end(self, seconds: float) -> int:
         """The exit code; minus the signal where one ended it. Raises TimeoutError where it goes on for longer."""
@@ -57,7 +56,6 @@ class Child:
             if not self.wait(seconds):
                 raise TimeoutError(f"process {self.pid} goes on after {seconds:.0f} s")
             self._code = self._nursery.reap(self.pid)
-            os.close(self._handle)
         return self._code
 
     @property
