@@ -103,7 +103,7 @@ class People:
         everybody = tuple(
             f"{REFUSED if n % _REFUSED == _REFUSED // 2 else 'reader'}{n}@example.org" for n in range(count)
         )
-        return cls(everybody, frozenset(everybody[:: -_SUPPRESSED]))
+        return cls(everybody, frozenset(everybody[::-_SUPPRESSED]))
 
 
 @dataclass(frozen=True)

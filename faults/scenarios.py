@@ -5,6 +5,7 @@ repeated on fresh editions. Whatever is random is drawn from the trial's own gen
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -274,7 +275,7 @@ def full(trial: Trial, wanted: int) -> None:
     size = (trial.folder / "newsletter.db").stat().st_size + 24_000_000
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=True)
     try:
-        (trial.folder / "newsletter.db").rename(disk / "newsletter.db")
+        shutil.move(trial.folder / "newsletter.db", disk / "newsletter.db")
         config = trial.config.read_text(encoding="utf-8")
         trial.config.write_text(config.replace("[database]\n", '[database]\nurl = "sqlite:///disk/newsletter.db"\n'))
         trial.url = f"sqlite:///{disk}/newsletter.db"

@@ -82,8 +82,8 @@ class Server:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self.converse(reader, writer)
-        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):  # the client has gone, which is the point
-            pass
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            pass  # the client has gone, which is the point; or the trial is over
         finally:
             writer.close()
 
@@ -176,7 +176,9 @@ class SmtpServer(Server):
             command = (await reader.readuntil(b"\r\n")).decode().rstrip()
             verb = command[:4].upper()
             if verb == "EHLO":
-                writer.write(b"250-faults\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 SMTPUTF8\r\n")
+                writer.write(
+                    b"250-faults\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 SMTPUTF8\r\n"
+                )
             elif verb == "RCPT":
                 address = command.partition("<")[2].partition(">")[0]
                 to = "" if address.startswith(REFUSED) else address

@@ -20,8 +20,11 @@ from sqlmodel import Session
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BOUNDARIES = tuple(f"{what}.{when}" for what in ("freeze", "claim", "call", "record") for when in
-                   ("before", "within", "commit", "committed"))
+BOUNDARIES = tuple(
+    f"{what}.{when}"
+    for what in ("freeze", "claim", "call", "record")
+    for when in ("before", "within", "commit", "committed")
+)
 """The moments around what dispatch writes: before the function, after it with its transaction open, just before the
 commit, just after. `call` is the last act before the first byte leaves, and `call.before` follows the building."""
 FILES = ("file.before", "file.after")
