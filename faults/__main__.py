@@ -1,7 +1,7 @@
 """`python -m faults`: run the scenarios, print a line for each as it ends, a table in the end, and say what broke.
 
-Scenarios run side by side in lanes, each a process with a nursery of its own. The seed is printed; given again, the same
-instants are drawn, though what a kill meets there is the machine's. The exit code is 1 where a promise broke.
+Scenarios run side by side in lanes, each a process with a nursery of its own. The seed is printed; given again, the
+same instants are drawn, though what a kill meets there is the machine's. The exit code is 1 where a promise broke.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def _print_table(rows: list[Row], seconds: float) -> None:
 def _roomy() -> str | None:
     """A memory file system with room, since an outbox flushes each file; None: wherever temporary files go."""
     try:
-        return "/dev/shm" if shutil.disk_usage("/dev/shm").free > _ROOM else None  # noqa: S108 # mkdtemp below it
+        return "/dev/shm" if shutil.disk_usage("/dev/shm").free > _ROOM else None
     except OSError:
         return None
 

@@ -52,17 +52,14 @@ def judge(
     `told` is the tally as the program prints it, `named` whom it lists as unknown; None: not asked.
     """
     words = books.words
-    missing, wrong = [], []
+    missing: list[str] = []
+    wrong: list[str] = []
     for address in audience:
         word, copies = words.get(address), received.get(address, 0)
-        if address in excluded:
-            if copies or word not in NOT_SENT:
-                wrong.append(f"{address} must not be mailed: {copies} copies, on record {word}")
-        elif word == "accepted" and not copies:
-            wrong.append(f"{address} is on record as accepted, and nothing was received")
-        elif word in NOT_SENT and copies:
-            wrong.append(f"{address} is on record as {word}, and {copies} copies were received")
-        elif not copies and word in {None, "waiting", "suppressed", "skipped"}:
+        said = _wrong_about(address, word, copies, excluded=address in excluded)
+        if said:
+            wrong.append(said)
+        elif not copies and address not in excluded and word in {None, "waiting", "suppressed", "skipped"}:
             missing.append(f"{address}: on record {word}")
     strangers = sorted(set(received) - set(audience))
     wrong += [f"{address}: received, and not on the list" for address in strangers]
@@ -80,3 +77,14 @@ def judge(
         wrong.append(f"{len(unknown)} are unknown; at most {unknown_allowed} can have been in the provider's hands")
     twice = tuple(f"{address}: {copies} copies" for address, copies in received.items() if copies > 1)
     return Judgement(sum(received.values()), len(unknown), tuple(missing), twice, tuple(wrong))
+
+
+def _wrong_about(address: str, word: str | None, copies: int, *, excluded: bool) -> str | None:
+    """What the ledger says of one person that is not so, as a sentence."""
+    if excluded and (copies or word not in NOT_SENT):
+        return f"{address} must not be mailed: {copies} copies, on record {word}"
+    if word == "accepted" and not copies:
+        return f"{address} is on record as accepted, and nothing was received"
+    if word in NOT_SENT and copies:
+        return f"{address} is on record as {word}, and {copies} copies were received"
+    return None

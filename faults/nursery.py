@@ -152,7 +152,7 @@ def _become(order: dict[str, Any]) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for old, new in ((nothing, 0), (said, 1), (said, 2)):
         os.dup2(old, new)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123 # the parent's has read ahead
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 # the parent's has read ahead
     random.seed()
     sys.argv = ["newsletter", *order["arguments"]]
     if order["fault"] is not None:

@@ -23,6 +23,7 @@ answer has just left."""
 REFUSED = "nobody"
 """How an address begins that the servers refuse for good."""
 _TO = re.compile(rb"(?im)^To:(?:[^\r\n]|\r\n[ \t])*?<?([A-Za-z0-9.]+@[A-Za-z0-9.-]+)>?\r\n")
+_SHORTEST_MAIL = 2_000  # bytes
 _LONGEST = 60.0  # seconds that a server holds on to a call
 
 
@@ -96,6 +97,18 @@ class Server:
         self.received[address] += 1
         self.copies.append((address, attempt, delivery))
 
+    async def break_off(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, manner: Manner, length: int
+    ) -> None:
+        """Read a part of a body, and no more; then kill the client, or cut it off."""
+        if manner.reset_at is None:
+            await reader.readexactly(length // 2)
+            self.strike()
+            return
+        await reader.readexactly(int(length * manner.reset_at))
+        self.unanswered += 1
+        self.reset(writer)
+
     def reset(self, writer: asyncio.StreamWriter) -> None:
         """Cut a connection off with RST, so that the client reads an error."""
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -114,14 +127,8 @@ class SendGridServer(Server):
         if manner.kill == "head":
             self.strike()
             return
-        upto = manner.reset_at if manner.reset_at is not None else 0.5 if manner.kill == "half" else None
-        if upto is not None:
-            await reader.readexactly(int(length * upto))
-            if manner.kill == "half":
-                self.strike()
-                return
-            self.unanswered += 1
-            self.reset(writer)
+        if manner.kill == "half" or manner.reset_at is not None:
+            await self.break_off(reader, writer, manner, length)
             return
         request = json.loads(await reader.readexactly(length))
         await asyncio.sleep(min(manner.seconds, _LONGEST))
@@ -204,12 +211,7 @@ class SmtpServer(Server):
             return False
         writer.write(b"354 go on\r\n")
         if manner.kill == "half" or manner.reset_at is not None:
-            await reader.readexactly(int(2_000 * (manner.reset_at if manner.reset_at is not None else 0.5)))
-            if manner.kill == "half":
-                self.strike()
-            else:
-                self.unanswered += 1
-                self.reset(writer)
+            await self.break_off(reader, writer, manner, _SHORTEST_MAIL)
             return False
         await reader.readuntil(b"\r\n.\r\n")
         await asyncio.sleep(min(manner.seconds, _LONGEST))

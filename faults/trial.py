@@ -209,7 +209,7 @@ class Trial:
     @property
     def in_hands(self) -> int:
         """How many copies can have been in the provider's hands when something was cut off."""
-        if self.provider == OUTBOX or self.server is None:
+        if self.server is None:
             return 0
         return (self.kills * CALLS + self.server.unanswered) * self.batch
 

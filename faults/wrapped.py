@@ -101,7 +101,7 @@ def _in_session(
 ) -> Callable[Concatenate[Session, P], T]:
     """A function of the ledger that is struck at one of the four moments, where it had something to do."""
 
-    def struck(session: Session, *args: P.args, **named: P.kwargs) -> T:
+    def struck(session: Session, /, *args: P.args, **named: P.kwargs) -> T:
         if when == "before":
             strike()
         came_to = function(session, *args, **named)
@@ -133,4 +133,4 @@ def _jump(most: float, seed: int) -> None:
     def open_with(cls: type[Newsroom], settings: Any, _clock: Any = None) -> Newsroom:
         return opened(cls, settings, clock)  # type: ignore[no-any-return] # the same
 
-    Newsroom.open = classmethod(open_with)  # type: ignore[assignment, arg-type] # the same from outside
+    Newsroom.open = classmethod(open_with)  # type: ignore[assignment] # the same from outside
