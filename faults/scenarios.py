@@ -70,9 +70,11 @@ def scenarios(kills: int, each: int) -> list[Scenario]:
 
 
 def at_random(trial: Trial, wanted: int) -> None:
-    """SIGKILL at any instant."""
+    """SIGKILL at any instant, counted from the start of a run or from its first call."""
     while trial.kills < wanted and not trial.over:
-        child = trial.start()
+        child, seen = trial.start(), trial.progress()
+        if trial.chance.random() < 1 / 2:  # however long a start takes on this machine
+            _until(lambda child=child, seen=seen: child.wait(0) or trial.progress() > seen, 10)  # type: ignore[misc] # bound now
         if not child.wait(trial.chance.uniform(*_IN_BETWEEN)):
             child.signal(signal.SIGKILL)
         trial.ended(child)

@@ -161,8 +161,8 @@ class Trial:
             child = self.start(fault())
             seen, since = -1, time.monotonic()
             while not child.wait(0.25):
-                if self._progress() != seen:
-                    seen, since = self._progress(), time.monotonic()
+                if self.progress() != seen:
+                    seen, since = self.progress(), time.monotonic()
                 elif time.monotonic() - since > _STALLED:
                     child.signal(signal.SIGTERM)
                     self.ended(child)
@@ -170,7 +170,8 @@ class Trial:
                 self._in_time()
             self.ended(child)
 
-    def _progress(self) -> int:
+    def progress(self) -> int:
+        """A figure that grows with whatever reaches the provider."""
         if self.server is not None:
             return self.server.calls + self.server.received.total()
         new = self.folder / "outbox" / "new"
