@@ -26,6 +26,7 @@ _IN_BETWEEN = (0.02, 0.9)  # seconds after its start at which a run is hindered:
 _AN_HOUR = 3_600.0
 _SERVED = (SENDGRID, SMTP)
 _SHORT_LEASE = 3  # seconds
+_PAUSES = ("random", "claim.committed", "call.before", "call.committed", "record.before")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def scenarios(kills: int, each: int) -> list[Scenario]:
         Scenario("5xx", partial(hindered, failing), 0, (SENDGRID,)),
         Scenario("servers that hang", partial(hindered, hanging), 0, _SERVED, settings=short),
         Scenario("resets at random bytes", partial(hindered, cut), 0, _SERVED),
-        Scenario("paused past its lease", paused, settings=short, dispatch=lease),
+        *(Scenario(f"paused at {at}", partial(paused, at), settings=short, dispatch=lease) for at in _PAUSES),
         Scenario("a clock that jumps", jumping),
         Scenario("ended by SIGTERM", terminated),
         Scenario("cancelled in the middle", cancelled),
@@ -173,23 +174,21 @@ def _rarely(trial: Trial) -> bool:
 # ---------------------------------------------------------------------------------------------- processes and time
 
 
-def paused(trial: Trial, wanted: int) -> None:
-    """A process is stopped, at random and at each boundary of a call, another goes on, and the first wakes up late."""
+def paused(at: str, trial: Trial, wanted: int) -> None:
+    """A process is stopped, another goes on past the lease of the first, which then wakes up."""
     del wanted
-    for at in (None, "claim.committed", "call.before", "call.committed", "record.before"):
-        if trial.over:
-            return
-        sleeper = trial.start(Fault(at, trial.chance.randint(1, 4), signal.SIGSTOP) if at else None)
-        if at is None:
-            sleeper.wait(trial.chance.uniform(*_IN_BETWEEN))
-            sleeper.signal(signal.SIGSTOP)
-        else:
-            _until(lambda child=sleeper: child.stopped or child.wait(0), 10)  # type: ignore[misc] # bound now
-        other = trial.start()
-        other.wait(_SHORT_LEASE + 1.5)
-        sleeper.signal(signal.SIGCONT)
-        for child in (sleeper, other):
-            trial.ended(child)
+    fault = None if at == "random" else Fault(at, trial.chance.randint(1, 4), signal.SIGSTOP)
+    sleeper = trial.start(fault)
+    if fault is None:
+        sleeper.wait(trial.chance.uniform(*_IN_BETWEEN))
+        sleeper.signal(signal.SIGSTOP)
+    else:
+        _until(lambda: sleeper.stopped or sleeper.wait(0), 10)
+    other = trial.start()
+    other.wait(_SHORT_LEASE + 2)
+    sleeper.signal(signal.SIGCONT)
+    for child in (sleeper, other):
+        trial.ended(child)
 
 
 def jumping(trial: Trial, wanted: int) -> None:
