@@ -184,6 +184,7 @@ def paused(at: str, trial: Trial, wanted: int) -> None:
         sleeper.signal(signal.SIGSTOP)
     else:
         _until(lambda: sleeper.stopped or sleeper.wait(0), 10)
+    trial.pauses += 1
     other = trial.start()
     other.wait(_SHORT_LEASE + 2)
     sleeper.signal(signal.SIGCONT)

@@ -80,6 +80,7 @@ class Trial:
     chance: random.Random
     server: Server | None
     kills: int = 0
+    pauses: int = 0  # past a call's time, which leaves as much in doubt as a kill
     keep: bool = False  # its folder, for whoever looks into what went wrong
     children: list[Child] = field(default_factory=list)
     running: list[Child] = field(default_factory=list)
@@ -212,7 +213,7 @@ class Trial:
         """How many copies can have been in the provider's hands when something was cut off."""
         if self.server is None:
             return 0
-        return (self.kills * CALLS + self.server.unanswered) * self.batch
+        return ((self.kills + self.pauses) * CALLS + self.server.unanswered) * self.batch
 
     def judge(self) -> Judgement:
         """Hold what arrived against what is on record, and against what the program says of it."""
