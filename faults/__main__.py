@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240, help="that one edition may take")
     parser.add_argument("--folder", type=Path, help="where to work")
     options = parser.parse_args()
-    people, kills, each = (2_000, 20, 1) if options.quick else (20_000, 200, 4)
+    people, kills, each = (2_000, 20, 1) if options.quick else (20_000, 200, 3)
     options.people, options.kills, options.each = options.people or people, options.kills or kills, options.each or each
     options.provider, options.database = options.provider or PROVIDERS, options.database or (SQLITE, POSTGRESQL)
     sys.exit(0 if run(options) else 1)
