@@ -30,7 +30,7 @@ lint: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
 
-# Kill and hinder real dispatches wherever they can be, and hold what arrived against the ledger. Linux; half an hour.
+# Kill and hinder real dispatches wherever they can be, and hold what arrived against the ledger. Linux; half an hour or more.
 faults: .venv/installed-dev
 	$(BIN)/python -m faults
 
