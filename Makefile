@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint bench golden words lock clean
+.PHONY: demo test lint bench faults golden words lock clean
 
 # The main job on sample briefs and sample subscribers, into a folder. Run it again: nothing goes out twice.
 demo: .venv/installed
@@ -29,6 +29,10 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
+
+# Kill and hinder real dispatches wherever they can be, and hold what arrived against the ledger. Linux; half an hour or more.
+faults: .venv/installed-dev
+	$(BIN)/python -m faults
 
 # Rewrite the expected outputs of the golden tests. Read the difference before you commit it.
 golden: .venv/installed-dev
