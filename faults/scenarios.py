@@ -56,6 +56,7 @@ def scenarios(kills: int, each: int) -> list[Scenario]:
         ),
         *(Scenario(f"killed at {at}", partial(at_boundary, at), each, (OUTBOX,)) for at in FILES),
         *(Scenario(f"killed by server: {at}", partial(by_server, at), each, _SERVED) for at in MOMENTS),
+        Scenario("events settle the unknown", told_of, each * 2, (SENDGRID,)),
         Scenario("429 storms", partial(hindered, throttled), 0, (SENDGRID,)),
         Scenario("temporary refusals", partial(hindered, later), 0, (SMTP,)),
         Scenario("5xx", partial(hindered, failing), 0, (SENDGRID,)),
@@ -100,6 +101,20 @@ def _kill_some_time(trial: Trial, child: Child) -> None:
     if not child.wait(trial.chance.uniform(*_IN_BETWEEN)):
         child.signal(signal.SIGKILL)
     trial.ended(child)
+
+
+def told_of(trial: Trial, wanted: int) -> None:
+    """SIGKILL, and then every event: whoever stays unknown got nothing, so that sending to them again harms nobody.
+
+    The events prove each call that was taken whole. Of a request that was cut off there is nothing to tell; those
+    people are sent to again on an operator's word, and nobody may be unknown, or have two copies, in the end.
+    """
+    at_random(trial, wanted)
+    trial.run_out()
+    trial.tell()
+    trial.do("editions", "resolve", "daily", trial.stage.slot, "--as", "resend")
+    trial.settled = True
+    trial.run_out()
 
 
 def at_boundary(at: str, trial: Trial, wanted: int) -> None:

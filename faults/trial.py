@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faults import desk
+from faults import desk, events
 from faults.desk import Original
 from faults.judging import Judgement, judge
 from faults.nursery import Child, Nursery
@@ -81,6 +81,7 @@ class Trial:
     server: Server | None
     kills: int = 0
     pauses: int = 0  # past a call's time, which leaves as much in doubt as a kill
+    settled: bool = False  # whether nobody can be unknown any more
     keep: bool = False  # its folder, for whoever looks into what went wrong
     children: list[Child] = field(default_factory=list)
     running: list[Child] = field(default_factory=list)
@@ -94,7 +95,7 @@ class Trial:
         lines = [f'kind = "{self.provider}"', f"batch_size = {self.batch}"]
         if self.provider == SENDGRID:
             assert self.server is not None
-            lines += [f'host = "http://127.0.0.1:{self.server.port}"']
+            lines += [f'host = "http://127.0.0.1:{self.server.port}"', f'webhook_keys = ["{events.PUBLIC}"]']
         elif self.provider == SMTP:
             assert self.server is not None
             lines += ['host = "127.0.0.1"', f"port = {self.server.port}", 'security = "none"']
@@ -149,6 +150,15 @@ class Trial:
         if code:
             raise RuntimeError(f"newsletter {' '.join(arguments)}: exit code {code}: {printed}")
         return printed
+
+    def tell(self) -> None:
+        """Post what SendGrid tells of all that the server has taken: a signed event for each copy."""
+        assert self.server is not None
+        for number, post in enumerate(events.posts(self.server.copies)):
+            file = self.folder / f"events-{number}.json"
+            file.write_bytes(post.body)
+            headers = [option for header in post.headers for option in ("--header", header)]
+            self.do("provider", "receive", str(file), *headers)
 
     @property
     def over(self) -> bool:
@@ -211,7 +221,7 @@ class Trial:
     @property
     def in_hands(self) -> int:
         """How many copies can have been in the provider's hands when something was cut off."""
-        if self.server is None:
+        if self.server is None or self.settled:
             return 0
         return ((self.kills + self.pauses) * CALLS + self.server.unanswered) * self.batch
 
