@@ -320,6 +320,7 @@ class Newsroom:
         self.settings.newsletter(name)
         slot = self.slot(name, slot_text)
         self.refuse_if_unsafe(name)
+        self.reconcile()  # what a standing order says is mostly due when the edition has long been closed
         draft: Draft | None = None
         before: Tally | None = None
         for _ in range(_REDRAFTS):

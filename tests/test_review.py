@@ -55,7 +55,6 @@ def test_a_standing_order_to_resend_is_followed_once_a_copy(desk: Desk) -> None:
     assert copies <= 2, f"{copies} copies each"
 
 
-@pytest.mark.xfail(strict=True, reason="only a dispatch that goes on follows it")
 def test_a_standing_order_is_followed_after_the_edition_has_closed(desk: Desk) -> None:
     """Nothing else waits as a rule when `unknown_wait` is over."""
     desk.configure(lambda text: text + '\n[dispatch]\non_unknown = "drop"\n')
