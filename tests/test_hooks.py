@@ -181,6 +181,15 @@ def test_what_is_not_signed_or_not_fresh_or_not_read_stores_nothing(site: Site) 
     assert site.ask("/hooks/sendgrid", "POST", body, **day_old).status == 204, "SendGrid tries for 24 hours"
 
 
+def test_a_provider_whose_posts_are_not_signed_has_no_hook(desk: Desk) -> None:
+    smtp = 'kind = "smtp"\nhost = "mail.example.org"\n'
+    desk.configure(lambda text: text.replace('kind = "outbox"\nbatch_size = 10\n', smtp))
+    with Site(desk) as made:
+        for name in ("smtp", "sendgrid", "outbox"):
+            assert made.ask(f"/hooks/{name}", "POST", b"To: b+0123@bounce.example.org\n\nx").status == 404
+        assert counts(made) == {}
+
+
 def test_a_body_that_is_said_to_be_too_large_is_not_read(site: Site) -> None:
     with closing(socket.create_connection(("127.0.0.1", site.port), timeout=20)) as connection:
         length = f"Content-Length: {hooks.LARGEST_BYTES + 1}"
