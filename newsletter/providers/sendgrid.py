@@ -399,7 +399,7 @@ class SendGridProvider:
         within = min(self._timeout, _CHECK_TIMEOUT)
         settings: Any = None
         try:
-            answer = self._ask(lambda client: client.user.webhooks.event.settings._("all").get(), within, lambda: None)
+            answer = self._ask(lambda client: client.user.webhooks.event.settings.all.get(), within, lambda: None)
             settings = _object(answer.body).get("webhooks") if answer.status_code == http.HTTPStatus.OK else None
             why = f"it said {answer.status_code}; a key with the scope user.webhooks.event.settings.read may look"
         except (Unreachable, OutcomeUnknown) as error:
