@@ -946,6 +946,7 @@ def test_an_edition_that_is_stopped_with_its_last_call_closes(desk: Desk) -> Non
     assert run(newsroom, desk.clock, edition, stop=stop).state is EditionState.CLOSED
 
 
+@pytest.mark.sqlite("it asks for the query plan in SQLite's words")
 def test_what_is_in_hands_is_found_by_its_index_however_many_batches_are_on_record(desk: Desk) -> None:
     """It is asked for every call. With parameters in place of words SQLite reads all batches ever made."""
     newsroom, edition = start(desk, 10, Scripted())
