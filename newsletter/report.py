@@ -366,8 +366,9 @@ def edition_line(record: EditionRecord, tally: Tally | None) -> str:
 def edition_lines(account: EditionAccount) -> Iterator[str]:
     """An edition whole: its briefs, its sum with reasons, what waits and why, and who was refused or is unknown."""
     record, tally = account.record, account.tally
-    because = f", {record.reason}" if record.reason else ""
-    yield f"{record.newsletter}, slot {record.slot} {record.zone}: {record.state}{because}"
+    said = record.reason or str(record.state)
+    said = said if said.startswith(record.state) else f"{record.state}, {said}"
+    yield f"{record.newsletter}, slot {record.slot} {record.zone}: {said}"
     for word, instant in (("frozen", record.frozen_at), ("closed", record.closed_at)):
         if instant:
             yield f"  {word} {instant:%Y-%m-%d %H:%M:%S} UTC"
@@ -503,6 +504,8 @@ def _accepted_line(sent: Sent, tally: Tally, provider: str) -> str:
     new = tally.accepted - (before.accepted if before else 0)
     if stopped := stopped_line(sent):
         return stopped
+    if record.state is EditionState.CANCELLED:
+        return f"CANCELLED  {max(new, 0):,} accepted by this run, {tally.cancelled:,} never leave: {record.reason}"
     if before is None or (before.waiting and not before.accepted):
         return f"Accepted   {new:,} by {provider}"
     if before.waiting:
@@ -519,7 +522,7 @@ def resumed_lines(sent: Sent, provider: str) -> Iterator[str]:
     if tally is not None:
         new = tally.accepted - (before.accepted if before else 0)
         yield f"Accepted   {new:,} now by {provider}"
-        yield f"Ledger     {tally_line(tally)}"
+        yield f"Recipients {tally_line(tally)}"
 
 
 def stopped_line(sent: Sent) -> str | None:
@@ -538,13 +541,16 @@ def stopped_line(sent: Sent) -> str | None:
 
 
 def trouble_lines(sent: Sent) -> Iterator[str]:
-    """What a person has to look into although nothing waits: unknown deliveries, and an edition that nobody got."""
+    """What a person has to look into although nothing waits: unknown deliveries, and an edition that nobody got.
+
+    Of the unknown not those whom an operator, or a standing order, has given up.
+    """
     record, tally = sent.record, sent.tally
     if tally is None:
         return
     names = f"newsletter editions show {record.newsletter} {record.slot} names them and says why"
-    if tally.unknown:
-        yield f"UNKNOWN    {tally.unknown:,} may or may not have got it; {names}"
+    if unsaid := tally.unknown - tally.given_up:
+        yield f"UNKNOWN    {unsaid:,} may or may not have got it; {names}"
     if tally.refused and not tally.accepted:
         yield f"REFUSED    {tally.refused:,} were refused and nobody was accepted; {names}"
 
@@ -575,18 +581,26 @@ def pace_lines(account: PaceAccount, limits: Limits) -> Iterator[str]:
     """How fast a provider may be called, and what was handed to it."""
     yield f"{account.provider}: {account.calls} of {limits.calls} calls at once"
     if account.failures:
-        yield f"  {account.failures} calls in a row failed; one at a time until it answers"
+        failed = "the last call failed" if account.failures == 1 else f"the last {account.failures} calls failed"
+        yield f"  {failed}; one at a time until it answers"
     if account.not_before:
-        yield f"  left alone until {account.not_before}: {account.note or 'it asked for rest'}"
+        until = datetime.fromisoformat(account.not_before)
+        yield f"  left alone until {until:%Y-%m-%d %H:%M:%S} UTC: {account.note or 'it asked for rest'}"
     if limits.per_second:
         yield f"  {limits.per_second:,} recipients a second at most"
     if limits.per_hour:
-        yield f"  {account.last_hour:,} of {limits.per_hour:,} recipients within the last hour"
+        yield _spent(account.last_hour, limits.per_hour, "within the last hour")
     if limits.per_day or limits.warm_up:
-        of = f" of {limits.per_day:,}" if limits.per_day else ""
-        yield f"  {account.last_day:,}{of} recipients within the last day"
+        yield _spent(account.last_day, limits.per_day, "within the last day")
     for domain, count in account.domains.items():
-        yield f"  {domain}: {count:,} of {limits.domains[domain]:,} within the last hour"
+        yield _spent(count, limits.domains[domain], f"of {domain} within the last hour")
+
+
+def _spent(count: int, limit: int | None, of_what: str) -> str:
+    """What was handed over, of how many; said where that is all, since dispatch then waits without another word."""
+    of = f" of {limit:,}" if limit else ""
+    used_up = ": used up, the others wait" if limit and count >= limit else ""
+    return f"  {count:,}{of} recipients {of_what}{used_up}"
 
 
 # ------------------------------------------------------------------------------------------ people

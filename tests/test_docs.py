@@ -23,6 +23,7 @@ from newsletter.edition import FIELDS, Contents, Result
 from newsletter.formats.json import schema
 from newsletter.formats.json import validate as validate_brief
 from newsletter.misspelt import tables_of
+from newsletter.models import BatchState, EditionState, Fate, Outcome
 from newsletter.schedule import Slot
 from newsletter.settings import Settings
 from tests.conftest import NOW
@@ -258,6 +259,13 @@ def test_every_error_is_named_in_the_architecture() -> None:
     tree = section(ARCHITECTURE, "Errors")
     named = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert {name for name in named if not re.search(rf"\b{name}\b", tree)} == set()
+
+
+def test_every_state_outcome_and_fate_is_explained_to_operators() -> None:
+    told = (DOCS / "dispatch.md").read_text(encoding="utf-8")
+    for words, heading in ((EditionState, "An edition"), (BatchState, "A batch"), (Outcome, "Outcomes"), (Fate, "Fates")):
+        rows = {row[0].strip("`") for row in cells(section(told, heading), 3)}
+        assert rows == {word.value for word in words}, heading
 
 
 def test_every_module_is_named_in_the_architecture() -> None:

@@ -73,7 +73,8 @@ def editions_pause(name: Name, slot: SlotArgument = None, reason: Reason = None,
 
     with opened(config) as newsroom:
         paused = operating.pause(newsroom, name, slot, actor=actor(), reason=reason)
-    print("paused; newsletter editions resume lets it go on" if paused else "was paused already")
+    again = f"newsletter editions resume {name}{f' {slot}' if slot else ''} lets it go on"
+    print(f"paused; {again}" if paused else f"was paused already; {again}")
 
 
 @app.command("resume")
@@ -107,6 +108,7 @@ def editions_cancel(
             account = newsroom.edition(name, slot)
             print_lines(report.edition_lines(account))
             typer.confirm("End it for good?", abort=True)
+            slot = account.record.slot  # what was shown is what is ended
         done = operating.cancel(newsroom, name, slot, actor=actor(), reason=reason)
         account = newsroom.edition(name, done.record.slot)
     print(report.edition_line(account.record, account.tally))
@@ -129,7 +131,7 @@ def editions_retry(
 
     with opened(config) as newsroom:
         retried = operating.retry(newsroom, name, slot, refused=refused, actor=actor())
-    print(f"{retried:,} copies are due now" if retried else "nothing to retry")
+    print(f"{_copies(retried)} due now; {_hands_over(name, slot)}" if retried else "nothing to retry")
 
 
 @app.command("resolve")
@@ -150,7 +152,21 @@ def editions_resolve(
 
     with opened(config) as newsroom:
         count = operating.resolve(newsroom, name, slot, Verdict(verdict.value), actor=actor())
-    print(f"{count:,} copies: {verdict}" if count else "nobody is unknown in it")
+    if not count:
+        print("nobody is unknown in it")
+    elif verdict is As.RESEND:
+        print(f"{_copies(count)} to be sent again; {_hands_over(name, slot)}")
+    else:
+        print(f"{_copies(count)} {'accepted' if verdict is As.ACCEPTED else 'left as they are'}, on your word")
+
+
+def _copies(count: int) -> str:
+    return f"{count:,} {'copy' if count == 1 else 'copies'}:"
+
+
+def _hands_over(name: str, slot: str | None) -> str:
+    """What goes on with the edition; its slot is named where the operator named it."""
+    return f"newsletter send {name}{f' --slot {slot}' if slot else ''} goes on"
 
 
 @app.command("fold")
