@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event, select
 from sqlmodel import col
 
-from newsletter import control, folding, ledger, operating, pace, store
+from newsletter import control, folding, ledger, operating, pace, report, store
 from newsletter.control import StandingOrder, Verdict
 from newsletter.dispatch import Dispatcher
 from newsletter.edition import AttemptId, Message, Receipt, Recipient, Result
@@ -595,3 +595,34 @@ def test_what_could_not_be_called_back_at_once_can_be_called_back_once_more(desk
     assert (first.recalled, first.fault is not None) == (0, True)
     assert operating.cancel(newsroom, "daily", None, actor="ada", reason=None).recalled == 30
     assert tally(newsroom, edition).cancelled == 40
+
+
+# ------------------------------------------------------------------------------------------ what operators read
+
+
+def test_an_edition_that_was_cancelled_is_called_so_and_not_gone_out(desk: Desk) -> None:
+    newsroom, edition = start(desk, 30, Scripted())
+    operating.cancel(newsroom, "daily", None, actor="ada", reason="typo")
+    assert tally(newsroom, edition).cancelled == 30
+    told = list(report.sent_lines(newsroom.send("daily"), title="Daily", provider="p", mails=None, preview=None))
+    assert "CANCELLED  0 accepted by this run, 30 never leave: cancelled by ada: typo" in told
+    assert next(report.edition_lines(newsroom.edition("daily"))).endswith("UTC: cancelled by ada: typo")
+
+
+def test_what_an_operator_gave_up_is_no_trouble_any_more(desk: Desk) -> None:
+    newsroom, edition = start(desk, 10, Scripted(["time out"]))
+    run(newsroom, desk.clock, edition)
+    assert [line.split()[:2] for line in report.trouble_lines(newsroom.send("daily"))] == [["UNKNOWN", "10"]]
+    operating.resolve(newsroom, "daily", None, Verdict.DROP, actor="ada")
+    assert list(report.trouble_lines(newsroom.send("daily"))) == []
+
+
+def test_a_limit_that_is_used_up_is_said(desk: Desk) -> None:
+    desk.configure(lambda text: text + '\n[dispatch]\nper_hour = 5\ndomains = { "example.org" = 9 }\n')
+    newsroom = desk.open()
+    with transaction(newsroom.engine) as session:
+        row = pace.pace_of(session, newsroom.provider.name, newsroom.limits)
+        pace.spend(session, row, newsroom.limits, ["a@example.org"] * 5, desk.clock())
+    said = list(report.pace_lines(operating.pace_account(newsroom), newsroom.limits))
+    assert "  5 of 5 recipients within the last hour: used up, the others wait" in said
+    assert "  5 of 9 recipients of example.org within the last hour" in said
