@@ -263,7 +263,12 @@ def test_every_error_is_named_in_the_architecture() -> None:
 
 def test_every_state_outcome_and_fate_is_explained_to_operators() -> None:
     told = (DOCS / "dispatch.md").read_text(encoding="utf-8")
-    for words, heading in ((EditionState, "An edition"), (BatchState, "A batch"), (Outcome, "Outcomes"), (Fate, "Fates")):
+    for words, heading in (
+        (EditionState, "An edition"),
+        (BatchState, "A batch"),
+        (Outcome, "Outcomes"),
+        (Fate, "Fates"),
+    ):
         rows = {row[0].strip("`") for row in cells(section(told, heading), 3)}
         assert rows == {word.value for word in words}, heading
 
