@@ -1,6 +1,7 @@
 """The check-up before anything is sent: configuration, templates, database, editions, sources, provider."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from newsletter.errors import CompileError, ConfigurationError
 from newsletter.models import NoticeKind
 from newsletter.newsroom import Newsroom, SourceAccount
 from newsletter.notices import message_of
+from newsletter.schedule import Slot
 from newsletter.settings import Folder, Newsletter
 from subscribers import reading, transaction
 
@@ -105,13 +107,15 @@ def _secrets(newsroom: Newsroom) -> Iterator[Finding]:
 
 def _newsletter(newsroom: Newsroom, name: str, newsletter: Newsletter) -> Iterator[Finding]:
     try:
-        upcoming = next(newsroom.schedule(name).upcoming(newsroom.clock()))
-        compiled = compile_edition(newsroom.settings, name, upcoming, [_SAMPLE])
+        upcoming = next(newsroom.schedule(name).upcoming(newsroom.clock()), None)
+        sample = upcoming or Slot(datetime(2026, 1, 1), newsletter.zone)  # noqa: DTZ001 # a slot is local
+        compiled = compile_edition(newsroom.settings, name, sample, [_SAMPLE])
     except (CompileError, ConfigurationError) as error:
         yield Finding(ok=False, what=f"newsletter {name}: {error}")
         return
-    said = f"newsletter {name}: templates compile ({compiled.html_bytes:,} bytes for one brief), next slot {upcoming}"
-    yield Finding(ok=True, what=f"{said} {newsletter.zone}")
+    said = f"newsletter {name}: templates compile ({compiled.html_bytes:,} bytes for one brief)"
+    following = f"next slot {upcoming} {newsletter.zone}" if upcoming else "no slot is left in its schedule"
+    yield Finding(ok=True if upcoming else None, what=f"{said}, {following}")
     for kind in NoticeKind:
         try:
             message_of(newsroom.settings, name, kind, newsletter.language, newsletter.lists, None)

@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 def nearest(word: str, known: Mapping[str, Any] | list[str]) -> str:
     """The end of a sentence that names a wrong word: the known one that is most like it, if any is."""
-    near = difflib.get_close_matches(word, list(known), 1)
+    near = difflib.get_close_matches(word, list(known), 1, 0.65)
     return f"; did you mean “{near[0]}”?" if near else ""
 
 

@@ -2,10 +2,10 @@
 
 ::
 
-    edition   draft ──freeze──> dispatching ──nothing waits──> closed ──fold──> closed, folded
-                │ thin              │  ▲  provider refuses everyone, an operator, too old
-                ▼                   ▼  │ send again, resume
-              skipped             paused ──> cancelled
+    edition   planned ──compile──> draft ──freeze──> dispatching ──nothing waits──> closed ──fold──> closed, folded
+                 │                   │                   │  ▲  provider refuses everyone, an operator, too old
+                 │ too old, silence  │ thin              ▼  │ send again, resume, approve
+                 └────> held         └────> skipped    paused ──> cancelled
 
     batch     pending ──claim──> claimed ──first byte──> calling ──receipts──> done ──recall──> cancelled
                │ ▲                  │ lease runs out        │ no answer, or its process died
@@ -60,12 +60,23 @@ class Verdict(StrEnum):
 class EditionState(StrEnum):
     """Where an edition stands."""
 
+    PLANNED = "planned"  # the clock has met its slot; nothing is compiled yet, `reason` says why where it failed
     DRAFT = "draft"  # compiled; nothing is frozen, all of it may be made anew
-    SKIPPED = "skipped"  # empty or too thin at its slot; may be drafted again
+    HELD = "held"  # not frozen, and the clock lets it be: a person says whether it goes out, `reason` says why
+    SKIPPED = "skipped"  # empty or too thin at its slot, or taken out of the schedule; may be drafted again
     DISPATCHING = "dispatching"  # audience and messages are frozen
     PAUSED = "paused"  # frozen and stopped, `reason` says why; the next `send` goes on, unless it is stale
     CLOSED = "closed"  # nothing waits
     CANCELLED = "cancelled"  # an operator ended it; what had not left never will
+
+
+class Approval(StrEnum):
+    """Whether the desk has said yes to what an edition would send. NULL in its column: nobody is asked."""
+
+    WAITING = (
+        "waiting"  # a proof went to the desk; until `approve_by` it may answer, and then the rule for silence does
+    )
+    GIVEN = "given"  # by `approved_by`, to the newest revision of its messages
 
 
 class BatchState(StrEnum):
@@ -195,6 +206,9 @@ class Instance(Table, table=True):
     halted_at: datetime | None = Field(default=None, sa_type=Instant)  # NULL: dispatch may run
     halted_by: str | None = Field(default=None, max_length=100)
     halt_reason: str | None = Field(default=None, max_length=500)
+    # Where the database was when somebody said that it is no copy, as `newsletter.places` names it; NULL: nobody did.
+    place: str | None = Field(default=None, max_length=1_000)
+    reload_at: datetime | None = Field(default=None, sa_type=Instant)  # whoever has read the file before reads it again
 
 
 class OperatorAct(Table, table=True):
@@ -222,6 +236,9 @@ class BriefRecord(Table, table=True):
     revision: int = 1  # the newest
     content_hash: str = Field(max_length=64, index=True)  # of the newest revision
     first_seen_at: datetime = Field(sa_type=Instant)
+    pulled_at: datetime | None = Field(default=None, sa_type=Instant)  # NULL: it stands
+    pulled_by: str | None = Field(default=None, max_length=100)
+    pull_reason: str | None = Field(default=None, max_length=300)
 
 
 class Sighting(Table, table=True):
@@ -282,7 +299,10 @@ class EditionRecord(Table, table=True):
     """One instance of a newsletter, for one slot."""
 
     __tablename__ = "edition"
-    __table_args__ = (UniqueConstraint("newsletter", "slot"),)
+    __table_args__ = (
+        UniqueConstraint("newsletter", "slot"),
+        Index("ix_edition_next_at", "next_at", **_only_where("next_at IS NOT NULL")),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     newsletter: str = Field(max_length=30)
@@ -301,6 +321,14 @@ class EditionRecord(Table, table=True):
     paused_by: str | None = Field(default=None, max_length=100)  # the operator who paused it; NULL: the program did
     recall_id: str | None = Field(default=None, max_length=100)  # by which the provider calls it back; NULL: it cannot
     folded_at: datetime | None = Field(default=None, sa_type=Instant)  # its deliveries are FoldedDeliveries since
+    next_at: datetime | None = Field(default=None, sa_type=Instant)  # when the clock attends to it; NULL: it lets it be
+    attendant: str | None = Field(default=None, max_length=200)  # the process that does so now; NULL: none
+    attended_until: datetime | None = Field(default=None, sa_type=Instant)  # from then on another may
+    failures: int = 0  # tries in a row to bring it a step on that failed
+    approval: Approval | None = Field(default=None, sa_column=Column(choice(Approval)))  # NULL: nobody is asked
+    approve_by: datetime | None = Field(default=None, sa_type=Instant)  # when silence is an answer; NULL: never
+    approved_by: str | None = Field(default=None, max_length=100)
+    told: str | None = Field(default=None, max_length=20)  # the state that the desk was last told; NULL: none yet
 
 
 class Decision(Table, table=True):
@@ -320,7 +348,7 @@ class Decision(Table, table=True):
     reason: str | None = Field(default=None, max_length=300)  # NULL for taken
     source: str = Field(max_length=64)  # through which the newsletter met it
     edition_id: int = Field(foreign_key="edition.id")  # the edition that decided
-    position: int | None = None  # from 1, in the edition; NULL unless taken
+    position: int | None = None  # from 1, in the edition; NULL unless taken, and where a later revision took its place
     final: bool = False
     decided_at: datetime = Field(sa_type=Instant)
 
@@ -458,3 +486,107 @@ class Spending(Table, table=True):
     domain: str = Field(primary_key=True, max_length=253)  # "" for all of them together
     minute: int = Field(primary_key=True)  # since the epoch
     recipients: int
+
+
+class Watch(Table, table=True):
+    """Since when the clock minds a newsletter: slots from before it never ran for are none of its business."""
+
+    __tablename__ = "watch"
+
+    newsletter: str = Field(primary_key=True, max_length=30)
+    since: datetime = Field(sa_type=Instant)
+
+
+class ExtraSlot(Table, table=True):
+    """A slot of a newsletter that an operator put beside its schedule."""
+
+    __tablename__ = "extra_slot"
+
+    newsletter: str = Field(primary_key=True, max_length=30)
+    slot: str = Field(primary_key=True, max_length=16)  # local wall clock, as `EditionRecord.slot`
+    zone: str = Field(max_length=64)
+    slot_at: datetime = Field(sa_type=Instant)
+    added_at: datetime = Field(sa_type=Instant)
+    added_by: str = Field(max_length=100)
+
+
+class Chore(Table, table=True):
+    """A recurring work of housekeeping: when it is due, who does it, and how it went."""
+
+    __tablename__ = "chore"
+
+    name: str = Field(primary_key=True, max_length=30)
+    due_at: datetime = Field(sa_type=Instant)
+    owner: str | None = Field(default=None, max_length=200)  # the process that does it now; NULL: none
+    lease_until: datetime | None = Field(default=None, sa_type=Instant)
+    began_at: datetime | None = Field(default=None, sa_type=Instant)  # the latest time; NULL: never
+    succeeded_at: datetime | None = Field(default=None, sa_type=Instant)  # the same
+    failed_at: datetime | None = Field(default=None, sa_type=Instant)
+    failures: int = 0  # in a row, up to now
+    said: str | None = Field(default=None, max_length=500)  # what the latest run came to
+
+
+class Alarm(Table, table=True):
+    """Something that a person must look into, from when it was first seen until it was no longer so."""
+
+    __tablename__ = "alarm"
+    __table_args__ = (Index("ix_alarm_key", "key", unique=True, **_only_where("over_at IS NULL")),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    key: str = Field(max_length=200)  # what it is about, the same for as long as it is the same; no personal data
+    what: str = Field(max_length=500)  # one sentence, as it stood last
+    since: datetime = Field(sa_type=Instant)
+    over_at: datetime | None = Field(default=None, sa_type=Instant)  # NULL: it still is
+
+
+class DeskKind(StrEnum):
+    """What the desk is told."""
+
+    PROOF = "proof"  # the edition as readers would get it, to be looked at, and approved where that is asked for
+    REPORT = "report"  # what became of an edition
+    ALERT = "alert"  # something to look into; or that it is over
+
+
+class Channel(StrEnum):
+    """How the desk is told."""
+
+    MAIL = "mail"
+    HOOK = "hook"  # a web address that takes JSON as Slack's incoming webhooks do
+
+
+class DeskNotice(Table, table=True):
+    """A notice to the desk by one channel. It may arrive twice where a process dies in the call."""
+
+    __tablename__ = "desk_notice"
+    __table_args__ = (UniqueConstraint("key", "channel"), Index("ix_desk_notice_state_due_at", "state", "due_at"))
+
+    id: int | None = Field(default=None, primary_key=True)
+    key: str = Field(max_length=200)  # what it says, so that it is said once whoever finds it out
+    channel: Channel = Field(sa_column=Column(choice(Channel), nullable=False))
+    kind: DeskKind = Field(sa_column=Column(choice(DeskKind), nullable=False))
+    newsletter: str | None = Field(default=None, max_length=30)  # NULL: of none in particular
+    edition_id: int | None = Field(default=None, foreign_key="edition.id")  # the same
+    message_id: int | None = None  # of a proof: the row in `message` that it shows
+    subject: str = Field(max_length=300)
+    content: str = Field(sa_column=Column(Text, nullable=False))  # JSON of newsletter.desk.Said
+    created_at: datetime = Field(sa_type=Instant)
+    due_at: datetime = Field(sa_type=Instant)
+    state: NoticeState = Field(default=NoticeState.PENDING, sa_column=Column(choice(NoticeState), nullable=False))
+    tries: int = 0
+    lease_until: datetime | None = Field(default=None, sa_type=Instant)
+    attempt: str | None = Field(default=None, max_length=32)  # of the latest call; NULL: none yet
+    note: str | None = Field(default=None, max_length=500)  # the latest error, scrubbed
+    done_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class ClockProcess(Table, table=True):
+    """A process that runs the clock, and which configuration it has read."""
+
+    __tablename__ = "clock_process"
+
+    owner: str = Field(primary_key=True, max_length=200)  # as `newsletter.processes` names it
+    started_at: datetime = Field(sa_type=Instant)
+    seen_at: datetime = Field(sa_type=Instant)
+    loaded_at: datetime = Field(sa_type=Instant)  # when it last looked at the configuration
+    configuration: str = Field(max_length=16)  # the beginning of the SHA-256 of what it goes by
+    fault: str | None = Field(default=None, max_length=500)  # why it goes on with the one before; NULL: it does not

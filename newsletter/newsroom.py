@@ -195,8 +195,7 @@ class Newsroom:
 
     def schedule(self, name: str) -> Schedule:
         """The schedule of a newsletter."""
-        newsletter = self.settings.newsletter(name)
-        return Schedule(newsletter.schedule, newsletter.zone)
+        return self.settings.newsletter(name).timetable
 
     def slot(self, name: str, text: str | None = None) -> Slot:
         """The slot that a text names ("2026-11-23T07:00"), else the latest one that is due.

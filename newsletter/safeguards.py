@@ -11,7 +11,7 @@ from newsletter.dispatch import hours
 from newsletter.errors import ConfigurationError, EditionError
 from newsletter.models import EditionRecord, Instance
 from newsletter.providers import Provider
-from newsletter.schedule import Schedule, Slot
+from newsletter.schedule import Slot
 from newsletter.settings import Newsletter, Settings
 
 _JUMP_FLOOR = 100  # an audience that grows by fewer never needs a yes: a small list doubles in a day
@@ -40,7 +40,7 @@ def refuse_if_not_claimed(settings: Settings, provider: Provider, database: Inst
 
 def ask_about_slot(name: str, newsletter: Newsletter, slot: Slot, now: datetime) -> None:
     """Ask where a slot is none of the schedule's, is still ahead, or is past `stale_after`."""
-    schedule = Schedule(newsletter.schedule, newsletter.zone)
+    schedule = newsletter.timetable
     scheduled = next(schedule.upcoming(slot.instant - timedelta(minutes=1)), None)
     if scheduled is None or scheduled.local != slot.local:
         raise EditionError(
@@ -60,7 +60,7 @@ def ask_if_near(name: str, newsletter: Newsletter, slot: Slot, frozen: Sequence[
     """Ask where a slot is nearer than `min_interval` to another edition's. `frozen` are the newsletter's editions."""
     gap = newsletter.min_interval
     if gap is None:
-        gap = Schedule(newsletter.schedule, newsletter.zone).shortest_gap(now) * 3 / 4
+        gap = newsletter.timetable.shortest_gap(now) * 3 / 4
     for other in frozen:
         apart = abs(other.slot_at - slot.instant)
         if other.slot != str(slot) and apart < gap:

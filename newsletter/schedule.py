@@ -4,20 +4,23 @@ Cron is read on the wall clock of the zone, without dates' offsets: 02:30 on a d
 whose instant is what the clock would have shown had it not been put forward (PEP 495, fold=0); 01:30 on a day with two
 is one slot, the first. Where a slot that was put forward falls on the very instant of another (an hourly newsletter at
 the change, a daily one in the week in which Samoa skipped a Friday), the two are one: the one that the clock showed.
-0 is Sunday, as in Vixie cron; cronsim reads the expressions.
+0 is Sunday, as in Vixie cron; cronsim reads the expressions. Days that a newsletter skips, and those after its end,
+have no slots; why a time is none is told, so that no silence is unexplained.
 """
 
 import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from itertools import islice, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _WIDEST_SHIFT = timedelta(hours=25)  # more than any zone's clock change, and than Samoa's skipped day of 2011
 
 
@@ -56,10 +59,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One or several cron expressions on one zone's wall clock."""
+    """One or several cron expressions on one zone's wall clock, without the days that are skipped.
+
+    `skip` holds dates and weekdays ("sat"); after the day `until` there are no slots any more.
+    """
 
     crons: tuple[str, ...]
     zone: str
+    skip: tuple[date | str, ...] = ()
+    until: date | None = None
 
     def __post_init__(self) -> None:
         for cron in self.crons:
@@ -74,7 +82,7 @@ class Schedule:
         due = [
             slot.instant
             for cron in self.crons
-            if (slot := next((s for s in self._back(cron, start) if s.instant <= now), None)) is not None
+            if (slot := next((s for s in self._back(cron, start) if s.instant <= now and not self.why_none(s)), None))
         ]
         if not due:
             return None
@@ -85,8 +93,23 @@ class Schedule:
 
     def upcoming(self, after: datetime) -> Iterator[Slot]:
         """The slots after an instant, in the order of their instants, no two at one instant."""
+        return (slot for slot in self.times(after) if not self.why_none(slot))
+
+    def why_none(self, slot: Slot) -> str | None:
+        """Why a time that the cron expressions name is no slot, None where it is one."""
+        day = slot.local.date()
+        if day in self.skip:
+            return f"{day} is in skip"
+        if WEEKDAYS[day.weekday()] in self.skip:
+            return f"every {_DAYS[day.weekday()]} is in skip"
+        return None
+
+    def times(self, after: datetime) -> Iterator[Slot]:
+        """All times that the expressions name after an instant, those of skipped days among them, up to `until`."""
         put_forward: deque[Slot] = deque()
         for local in self._wall_clock(self._local(after) - _WIDEST_SHIFT):
+            if self.until is not None and local.date() > self.until:
+                break
             slot = Slot(local, self.zone)
             if slot.skipped_by_clock:
                 put_forward.append(slot)
@@ -117,6 +140,8 @@ class Schedule:
         return instant.astimezone(ZoneInfo(self.zone)).replace(tzinfo=None, second=0, microsecond=0)
 
     def _back(self, cron: str, start: datetime) -> Iterator[Slot]:
+        if self.until is not None:
+            start = min(start, datetime.combine(self.until + timedelta(days=1), time.min))
         return (Slot(local, self.zone) for local in CronSim(cron, start, reverse=True))
 
 

@@ -9,7 +9,8 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from datetime import date, timedelta
+from contextlib import suppress
+from datetime import date, datetime, timedelta
 from email.headerregistry import Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -32,7 +33,7 @@ from pydantic import (
 
 from newsletter.errors import ConfigurationError
 from newsletter.misspelt import as_configuration_error, line_of, nearest, refuse_unknown
-from newsletter.schedule import Schedule
+from newsletter.schedule import WEEKDAYS, Schedule
 from subscribers import AddressError, parse
 
 DEFAULT_FILE = Path("newsletter.toml")
@@ -42,6 +43,7 @@ DATABASE_VARIABLE = "NEWSLETTER_DATABASE_URL"
 SENDGRID_VARIABLE = "SENDGRID_API_KEY"
 SMTP_VARIABLE = "NEWSLETTER_SMTP_PASSWORD"
 DKIM_VARIABLE = "NEWSLETTER_DKIM_KEY"
+DESK_VARIABLE = "NEWSLETTER_DESK_WEBHOOK"
 AWS_VARIABLES = {
     "key_id": "AWS_ACCESS_KEY_ID",
     "secret_key": "AWS_SECRET_ACCESS_KEY",
@@ -50,6 +52,16 @@ AWS_VARIABLES = {
 _SECRET_CHARACTERS = 32  # 32 characters of base64 are 192 bits; NIST SP 800-107r1 asks 112 of an HMAC key
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LONGEST = timedelta(days=36_500)  # a century: for ever, and still a date when it is added to today
+_LARGEST_PORT = 65_535
+_FULL_WEEKDAYS = {
+    "mon": "monday",
+    "tue": "tuesday",
+    "wed": "wednesday",
+    "thu": "thursday",
+    "fri": "friday",
+    "sat": "saturday",
+    "sun": "sunday",
+}
 _SPAN = "a time such as “90m”, “12h” or “7d”"
 # RFC 3986 as far as libpq and SQLAlchemy read it alike: one host or none, and a name.
 _POSTGRESQL = re.compile(
@@ -193,7 +205,31 @@ def _colour(value: str) -> str:
 
 
 def _tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+    return (value,) if isinstance(value, str | date) else value
+
+
+def _day(value: Any) -> Any:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", word):
+            with suppress(ValueError):
+                return date.fromisoformat(word)
+        elif word[:3] in WEEKDAYS and word in {word[:3], _FULL_WEEKDAYS.get(word[:3])}:
+            return word[:3]
+    raise ValueError(f"expected a date such as 2026-12-25 or a weekday such as “sat”, found “{value}”")
+
+
+def _listener(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit() or not 0 <= int(port) <= _LARGEST_PORT:
+        raise ValueError(f"expected an address and a port, such as “127.0.0.1:9464”, found “{value}”")
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        raise ValueError(f"expected an address and a port, such as “127.0.0.1:9464”, found “{value}”") from None
+    return value
 
 
 _DOMAIN = r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
@@ -242,6 +278,11 @@ Domain = Annotated[
         _like(r"(?=.{1,253}$)[a-z0-9-]+(\.[a-z0-9-]+)+", "a domain in small letters, such as “example.org”")
     ),
 ]
+Day = Annotated[date | str, BeforeValidator(_day)]
+Days = Annotated[tuple[Day, ...], BeforeValidator(_tuple)]
+Mailboxes = Annotated[tuple[Mailbox, ...], BeforeValidator(_tuple)]
+Listener = Annotated[str, AfterValidator(_listener)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Crons = Annotated[tuple[Cron, ...], BeforeValidator(_tuple)]
 
 
@@ -434,6 +475,35 @@ class Pages(_Table):
     trusted_proxies: Networks = ()
 
 
+class Desk(_Table):
+    """[desk]: who is told what becomes of editions. The web address that is told, too, comes from the environment."""
+
+    mail: Mailboxes = ()
+    proofs: bool = True
+    reports: bool = True
+    webhook: SecretStr | None = Field(default=None, exclude=True)  # whoever knows it can write to the desk's channel
+
+
+class Alerts(_Table):
+    """[alerts]: from when on the desk is told that something must be looked into."""
+
+    overdue: Duration = Field(default=timedelta(minutes=15), ge=timedelta(minutes=1))
+    source_failures: int = Field(default=3, ge=1)  # in a row
+    provider_failures: int = Field(default=5, ge=1)  # the same
+    nothing_new: Duration = timedelta(days=2)  # from no source; 0: never
+    bounce_rate: Share = 0.05
+    complaint_rate: Share = 0.003
+    rate_of: int = Field(default=200, ge=1)  # accepted copies, of fewer a rate says little
+
+
+class Clock(_Table):
+    """[clock]: how often the scheduler does what goes on beside editions, and where it tells how it fares."""
+
+    collect_every: Duration = Field(default=timedelta(minutes=10), ge=timedelta(minutes=1))
+    sync_every: Duration = Field(default=timedelta(hours=6), ge=timedelta(minutes=10))
+    listen: Listener | None = None
+
+
 class Newsletter(_Table):
     """[newsletters.ID]: one recurring publication. The ID is for good: editions are counted under it."""
 
@@ -446,6 +516,13 @@ class Newsletter(_Table):
     postal_address: str | None = None
     schedule: Crons = Field(default=("0 7 * * *",), min_length=1)
     zone: Zone = "UTC"
+    skip: Days = ()
+    until: date | None = None
+    lead: Duration = Field(default=timedelta(minutes=10), le=timedelta(days=7))
+    approval: Literal["auto", "required"] = "auto"
+    approve_within: Duration | None = None
+    silence: Literal["send", "hold", "skip"] = "hold"
+    round_up: Id | None = None
     language: Language = "en"
     lists: Slugs = Field(min_length=1)
     sources: Words = ()
@@ -460,6 +537,19 @@ class Newsletter(_Table):
     template: Id = "digest"
     accent: Colour = "#9b1c31"
     splits: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        if {*WEEKDAYS} <= {*self.skip}:
+            raise ValueError("expected a day of the week that skip leaves")
+        if self.approval == "required" and not (self.lead if self.approve_within is None else self.approve_within):
+            raise ValueError("expected lead or approve_within above 0s, so that somebody can approve in time")
+        return self
+
+    @property
+    def timetable(self) -> Schedule:
+        """Its slots."""
+        return Schedule(self.schedule, self.zone, self.skip, self.until)
 
     @property
     def mailbox(self) -> Address:
@@ -481,6 +571,9 @@ class Settings(_Table):
     dispatch: DispatchLimits = DispatchLimits()
     subscribers: Subscribers = Subscribers()
     web: Pages = Pages()
+    desk: Desk = Desk()
+    alerts: Alerts = Alerts()
+    clock: Clock = Clock()
     newsletters: dict[Id, Newsletter] = Field(min_length=1)
     file: Path = Field(default=DEFAULT_FILE, exclude=True)
     secret: SecretStr | None = Field(default=None, exclude=True)
@@ -520,7 +613,17 @@ class Settings(_Table):
             field: SecretStr(told) if (told := (environ.get(name) or dotenv.get(name) or "").strip()) else None
             for field, name in secrets.get(type(settings.provider), {}).items()
         }
-        settings = settings.model_copy(update={"provider": settings.provider.model_copy(update=found)})
+        hook = (environ.get(DESK_VARIABLE) or dotenv.get(DESK_VARIABLE) or "").strip()
+        try:
+            _web(hook or "https://desk.example.org")
+        except ValueError:  # not quoted back: it is a secret
+            raise ConfigurationError(f"{DESK_VARIABLE}: expected a web address") from None
+        settings = settings.model_copy(
+            update={
+                "provider": settings.provider.model_copy(update=found),
+                "desk": settings.desk.model_copy(update={"webhook": SecretStr(hook) if hook else None}),
+            }
+        )
         return settings._with_absolute_paths(folder)  # noqa: SLF001 # its own class
 
     def newsletter(self, name: str) -> Newsletter:
@@ -577,6 +680,15 @@ class Settings(_Table):
                         file=self.file,
                         line=line_of(text, ("newsletters", name, "sources")),
                     )
+            told = newsletter.round_up
+            if told is not None and (told not in self.newsletters or self.newsletters[told].round_up is not None):
+                other = {key: one for key, one in self.newsletters.items() if one.round_up is None}
+                raise ConfigurationError(
+                    f"newsletters.{name}.round_up: expected another newsletter, and no round-up, "
+                    f"found “{told}”{nearest(told, other)}",
+                    file=self.file,
+                    line=line_of(text, ("newsletters", name, "round_up")),
+                )
             if newsletter.min_briefs > newsletter.max_briefs:
                 raise ConfigurationError(
                     f"newsletters.{name}.min_briefs: expected at most max_briefs = {newsletter.max_briefs}, "

@@ -36,8 +36,8 @@ Revises: 0004
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
@@ -74,7 +74,7 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(migrations.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
     (scripts / "versions" / "0005_next.py").write_text(NEXT)
     monkeypatch.setattr(migrations, "SCRIPTS", scripts)
-    monkeypatch.setattr(migrations, "HEAD", "0005")
+    monkeypatch.setattr(migrations, "HEAD", "0006")
 
 
 def _populated(folder: Path) -> Path:
@@ -171,16 +171,16 @@ with Newsroom.open(Settings.load(Path(sys.argv[1]), {})) as newsroom:
 def test_an_older_database_is_copied_before_it_is_changed_and_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "desk").mkdir()
     with pytest.MonkeyPatch.context() as before:
-        before.setattr(migrations, "HEAD", "0004")
+        before.setattr(migrations, "HEAD", "0005")
         before.setattr(migrations, "SCRIPTS", Path(migrations.__file__).parent)
         file = _populated(tmp_path / "desk")
     with Newsroom.open(_settings(tmp_path / "desk")) as newsroom:
         backup = newsroom.backup
         with newsroom.engine.connect() as connection:
-            assert migrations.version(connection) == "0005"
+            assert migrations.version(connection) == "0006"
             assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1, "on again"
             assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
-    assert backup == tmp_path / "desk" / "newsletter.db.before-0005-from-0004"
+    assert backup == tmp_path / "desk" / "newsletter.db.before-0006-from-0005"
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     for copy in (file, backup):
         assert (_count(copy, "subscriber"), _count(copy, "subscription")) == (1, 1), "no cascade emptied anything"
@@ -195,7 +195,7 @@ def test_a_second_process_does_not_write_the_changed_database_over_the_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.MonkeyPatch.context() as before:
-        before.setattr(migrations, "HEAD", "0004")
+        before.setattr(migrations, "HEAD", "0005")
         before.setattr(migrations, "SCRIPTS", Path(migrations.__file__).parent)
         file = _populated(tmp_path)
     first, second = connect(f"sqlite:///{file}"), connect(f"sqlite:///{file}")
@@ -211,8 +211,8 @@ def test_a_second_process_does_not_write_the_changed_database_over_the_copy(
 
     monkeypatch.setattr(migrations, "version", slow)
     assert migrations.upgrade(second) is None
-    assert overtaken == [tmp_path / "newsletter.db.before-0005-from-0004"]
-    assert "pronoun" not in str(_schema(tmp_path / "newsletter.db.before-0005-from-0004")["subscriber"])
+    assert overtaken == [tmp_path / "newsletter.db.before-0006-from-0005"]
+    assert "pronoun" not in str(_schema(tmp_path / "newsletter.db.before-0006-from-0005")["subscriber"])
     first.dispose()
     second.dispose()
 
@@ -220,7 +220,7 @@ def test_a_second_process_does_not_write_the_changed_database_over_the_copy(
 @pytest.mark.usefixtures("next_version")
 def test_a_change_that_fails_half_way_leaves_the_database_as_it_was(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as before:
-        before.setattr(migrations, "HEAD", "0004")
+        before.setattr(migrations, "HEAD", "0005")
         before.setattr(migrations, "SCRIPTS", Path(migrations.__file__).parent)
         file = _populated(tmp_path)
     schema = _schema(file)
@@ -241,7 +241,7 @@ def _versioned(file: Path, version: str) -> None:
 @pytest.mark.parametrize(
     ("version", "says"),
     [
-        ("9000", "is at 9000, made by a newer newsletter; this one knows 0004"),
+        ("9000", "is at 9000, made by a newer newsletter; this one knows 0005"),
         ("0000", "'0000'"),
         ("ab12cd34ef56", "holds tables that are not ours"),
     ],
@@ -312,7 +312,7 @@ def test_briefs_of_the_first_version_are_recognised_after_the_change(
     """0002 gives each brief its page and hashes its content anew: else every brief on record would be a revision."""
     scripts = tmp_path / "scripts"
     shutil.copytree(
-        migrations.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__", "0002*", "0003*", "0004*")
+        migrations.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__", "0002*", "0003*", "0004*", "0005*")
     )
     (tmp_path / "desk").mkdir()
     file = tmp_path / "desk" / "newsletter.db"

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from newsletter.errors import ConfigurationError
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision. A test holds it against the scripts."""
 SCRIPTS = Path(__file__).parent
 _LOCK_TIMEOUT = "5s"  # who waits for a table keeps everybody waiting who comes after: rather not, and try again
