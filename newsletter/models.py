@@ -302,6 +302,8 @@ class EditionRecord(Table, table=True):
     __table_args__ = (
         UniqueConstraint("newsletter", "slot"),
         Index("ix_edition_next_at", "next_at", **_only_where("next_at IS NOT NULL")),
+        Index("ix_edition_dispatching", "state", **_only_where("state = 'dispatching'")),
+        Index("ix_edition_untold", "state", **_only_where("told IS NULL OR told <> state")),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -328,6 +330,10 @@ class EditionRecord(Table, table=True):
     approval: Approval | None = Field(default=None, sa_column=Column(choice(Approval)))  # NULL: nobody is asked
     approve_by: datetime | None = Field(default=None, sa_type=Instant)  # when silence is an answer; NULL: never
     approved_by: str | None = Field(default=None, max_length=100)
+    approved_at: datetime | None = Field(default=None, sa_type=Instant)
+    consented_by: str | None = Field(
+        default=None, max_length=100
+    )  # who said yes to what is otherwise asked; NULL: nobody
     told: str | None = Field(default=None, max_length=20)  # the state that the desk was last told; NULL: none yet
 
 

@@ -39,6 +39,9 @@ def upgrade() -> None:
     op.execute("UPDATE edition SET told = state WHERE state IN ('closed', 'skipped', 'cancelled')")
     minded = sa.text('next_at IS NOT NULL')
     op.create_index('ix_edition_next_at', 'edition', ['next_at'], sqlite_where=minded, postgresql_where=minded)
+    going, untold = sa.text("state = 'dispatching'"), sa.text('told IS NULL OR told <> state')
+    op.create_index('ix_edition_dispatching', 'edition', ['state'], sqlite_where=going, postgresql_where=going)
+    op.create_index('ix_edition_untold', 'edition', ['state'], sqlite_where=untold, postgresql_where=untold)
     for table, columns in {
         'instance': (
             sa.Column('place', sa.String(length=1000), nullable=True), sa.Column('reload_at', _INSTANT(), nullable=True),
@@ -134,6 +137,8 @@ def _clock_columns() -> "list[sa.Column[Any]]":
         sa.Column('approval', sa.String(length=20), nullable=True),
         sa.Column('approve_by', _INSTANT(), nullable=True),
         sa.Column('approved_by', sa.String(length=100), nullable=True),
+        sa.Column('approved_at', _INSTANT(), nullable=True),
+        sa.Column('consented_by', sa.String(length=100), nullable=True),
         sa.Column('told', sa.String(length=20), nullable=True),
     ]
 
