@@ -111,6 +111,45 @@ class NoticeContents:
         return self.newsletter.postal_address or self.site.postal_address
 
 
+class Urgency(StrEnum):
+    """What a notice to the desk asks of whoever reads it."""
+
+    NEWS = "news"  # nothing: all went as it should
+    LOOK = "look"  # to look into it in the course of the day
+    NOW = "now"  # to act: readers wait for it
+    OVER = "over"  # nothing any more: what was told before is over
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the desk is told, by whatever channel. It names no subscriber.
+
+    `rows` are (label, value); `command` is what to run, None where there is nothing to be done.
+    """
+
+    heading: str
+    rows: tuple[tuple[str, str], ...] = ()
+    paragraphs: tuple[str, ...] = ()
+    command: str | None = None
+    urgency: Urgency = Urgency.NEWS
+
+    def to_json(self) -> dict[str, Any]:
+        """For storing."""
+        return {
+            "heading": self.heading,
+            "rows": [list(row) for row in self.rows],
+            "paragraphs": list(self.paragraphs),
+            "command": self.command,
+            "urgency": self.urgency.value,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """What `to_json` told."""
+        rows = tuple((label, value) for label, value in data["rows"])
+        return cls(data["heading"], rows, tuple(data["paragraphs"]), data["command"], Urgency(data["urgency"]))
+
+
 @dataclass(frozen=True, slots=True)
 class Sender:
     """The constant headers of a newsletter's mails, and where its links begin. Stored with the Message."""
