@@ -144,12 +144,13 @@ class Dispatcher:
     new_attempt: Callable[[], AttemptId] = lambda: AttemptId(os.urandom(12).hex())
     report: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005 # nobody watches
     stop: threading.Event = field(default_factory=threading.Event)
+    linger: timedelta | None = None  # a run ends where nothing is due within so long; None: it waits for all of it
 
     def run(self, edition_id: int) -> EditionRecord:
         """Send what is due until nothing waits, or somebody stops it. Gives the edition as it stands then.
 
         It returns early where dispatch is halted or the edition paused or cancelled, and waits for batches that are due
-        later or in another living process's hands.
+        later (within `linger`) or in another living process's hands.
         """
         with reading(self.engine) as session:
             record = session.get_one(EditionRecord, edition_id)
@@ -274,6 +275,8 @@ class Dispatcher:
         if ledger.close_if_done(session, run.edition_id, now):
             return None
         due = (leave.until or now + _TURN) if leave.room == 0 else ledger.next_due(session, run.edition_id)
+        if self.linger is not None and due is not None and due - now > self.linger:
+            return None  # what another thread of this run has out, it sees to itself
         span = min(_LOOK_AGAIN, due - now) if due is not None else _LOOK_AGAIN
         return _Wait(max(_SOONEST, span.total_seconds()))
 

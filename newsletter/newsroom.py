@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlmodel import Session
 
-from newsletter import control, ledger, migrations, outcomes, pace, safeguards, shelf, store, tally
+from newsletter import control, docket, ledger, migrations, outcomes, pace, safeguards, shelf, store, tally
 from newsletter.brief import Brief
 from newsletter.collect import Collected, Selection, Source, collect, decide, same_place
 from newsletter.compile import Compiled
@@ -28,7 +28,7 @@ from newsletter.edition import AttemptId, DeliveryId, Event, Message, Receipt, R
 from newsletter.errors import ConfigurationError, EditionError
 from newsletter.fetch import Fetcher, user_agent
 from newsletter.mime import Mould
-from newsletter.models import Batch, EditionRecord, EditionState, Instance, OperatorAct, Outcome, SourceRecord
+from newsletter.models import Approval, Batch, EditionRecord, EditionState, Instance, OperatorAct, Outcome, SourceRecord
 from newsletter.outcomes import Rules, Taken
 from newsletter.pace import Limits
 from newsletter.providers import Provider, open_provider, polling, recalling
@@ -236,11 +236,13 @@ class Newsroom:
             accounts.append(SourceAccount(name, source, fared, counts.get(name, 0), until))
         return accounts
 
-    def select(self, name: str) -> Selection:
-        """Which of the briefs on record the next edition of a newsletter would take."""
+    def select(self, name: str, slot: Slot | None = None) -> Selection:
+        """Which of the briefs on record the edition of a slot would take; the next one, where none is told."""
         newsletter = self.settings.newsletter(name)
         with reading(self.engine) as session:
-            candidates = store.candidates(session, name, self.settings.sources_of(newsletter))
+            record = store.edition(session, name, slot) if slot else None
+            mine = record.id if record else None
+            candidates = store.candidates(session, name, self.settings.sources_of(newsletter), mine)
             known = store.sources_decided(session, name)
         return decide(candidates, newsletter, known, self.clock())
 
@@ -249,7 +251,7 @@ class Newsroom:
     def draft(self, name: str, slot: Slot) -> Draft:
         """Collect, decide and compile the edition of a slot. Writes nothing but what the sources gave."""
         collected = self.collect(name)
-        return draft_edition(self.settings, name, slot, collected, self.select(name))
+        return draft_edition(self.settings, name, slot, collected, self.select(name, slot))
 
     def preview(self, name: str, slot_text: str | None = None) -> Preview:
         """The next digest of a newsletter as a reader would see it, compiled afresh from the templates on the disk.
@@ -329,7 +331,12 @@ class Newsroom:
             if record is not None and (record.frozen_at is not None or record.state is EditionState.CANCELLED):
                 break
             if not consent:
+                safeguards.ask_if_held(name, record)
                 self._ask_before_freezing(name, slot)
+            if record is not None and docket.is_kept_draft(record):
+                self._approve_if_waiting(record, actor)
+                if self.freeze(name, record, consent=consent, actor=actor):
+                    break
             draft = self.draft(name, slot)
             record = self._write(name, draft)
             if record.frozen_at is not None:
@@ -337,7 +344,7 @@ class Newsroom:
                 break
             if draft.compiled is None:
                 break
-            if self._freeze(name, record, consent=consent, actor=actor):
+            if self.freeze(name, record, consent=consent, actor=actor):
                 break
         else:
             raise EditionError(name, "another process keeps remaking this edition; try again")
@@ -382,26 +389,40 @@ class Newsroom:
             frozen = store.frozen_editions(session, name)
         safeguards.ask_if_near(name, newsletter, slot, frozen, now)
 
-    def _write(self, name: str, draft: Draft) -> EditionRecord:
-        newsletter = self.settings.newsletter(name)
+    def _approve_if_waiting(self, record: EditionRecord, actor: str) -> None:
+        """Whoever sends an edition that waits for approval, and has just said yes to that, has approved it."""
         with transaction(self.engine) as session:
-            for slug in newsletter.lists:
-                ensure_list(session, slug, slug, self.clock())
-            return store.write_draft(
-                session,
-                name,
-                draft.slot,
-                lists=newsletter.lists,
-                stale_after=newsletter.stale_after,
-                rulings=draft.selection.rulings(),
-                message=draft.compiled.message if draft.compiled else None,
-                archive=draft.compiled.archive if draft.compiled else None,
-                skipped=draft.skipped,
-                now=self.clock(),
-            )
+            stored = session.get_one(EditionRecord, record.id)
+            if stored.approval is Approval.WAITING:
+                docket.approve(stored, actor=actor, now=self.clock())
 
-    def _freeze(self, name: str, draft: EditionRecord, *, consent: bool, actor: str) -> bool:
-        """Freeze the audience. False where another process remade the draft in between."""
+    def _write(self, name: str, draft: Draft) -> EditionRecord:
+        with transaction(self.engine) as session:
+            return self.write_draft(session, name, draft)
+
+    def write_draft(self, session: Session, name: str, draft: Draft) -> EditionRecord:
+        """Put a draft on record, in the caller's transaction. An edition that is past that is given back untouched."""
+        newsletter = self.settings.newsletter(name)
+        for slug in newsletter.lists:
+            ensure_list(session, slug, slug, self.clock())
+        return store.write_draft(
+            session,
+            name,
+            draft.slot,
+            lists=newsletter.lists,
+            stale_after=newsletter.stale_after,
+            rulings=draft.selection.rulings(),
+            message=draft.compiled.message if draft.compiled else None,
+            archive=draft.compiled.archive if draft.compiled else None,
+            skipped=draft.skipped,
+            now=self.clock(),
+        )
+
+    def freeze(self, name: str, draft: EditionRecord, *, consent: bool, actor: str) -> bool:
+        """Freeze the audience of a draft. False where another process froze or remade it in between.
+
+        Raises EditionError for what stands against it; `consent` lifts what an operator is asked about.
+        """
         newsletter, now = self.settings.newsletter(name), self.clock()
         audience = self.audience(name)
         safeguards.refuse_if_nobody(name, newsletter, candidates=audience.candidates, mailable=audience.mailable)
@@ -457,8 +478,12 @@ class Newsroom:
         *,
         report: Callable[[Progress], None] = lambda progress: None,  # noqa: ARG005 # nobody watches
         stop: threading.Event | None = None,
+        linger: timedelta | None = None,
     ) -> EditionRecord:
-        """Send what waits in a frozen edition, until nothing does or somebody stops it. Gives it as it stands then."""
+        """Send what waits in a frozen edition, until nothing does or somebody stops it. Gives it as it stands then.
+
+        With `linger` it ends where nothing is due within so long, too.
+        """
         if record.state is not EditionState.DISPATCHING:
             return record
         assert record.id is not None
@@ -472,6 +497,7 @@ class Newsroom:
             order=self.standing_order,
             report=report,
             stop=stop or threading.Event(),
+            linger=linger,
         )
         return dispatcher.run(record.id)
 

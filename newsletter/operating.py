@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from sqlmodel import Session
 
-from newsletter import control, folding, pace, store, tally
+from newsletter import control, docket, folding, pace, store, tally
 from newsletter.control import Verdict
 from newsletter.dispatch import Progress
 from newsletter.errors import DispatchError, EditionError
-from newsletter.models import EditionRecord, EditionState
+from newsletter.models import Approval, EditionRecord, EditionState
 from newsletter.newsroom import Newsroom, Sent
 from newsletter.providers import recalling
 from newsletter.schedule import Slot
@@ -37,6 +37,41 @@ def pause(newsroom: Newsroom, name: str, slot: str | None, *, actor: str, reason
     with transaction(newsroom.engine) as session:
         record = find(newsroom, session, name, slot)
         return control.pause(session, record, actor=actor, reason=reason, now=newsroom.clock())
+
+
+def approve(newsroom: Newsroom, name: str, slot: str | None, *, revision: int | None, actor: str) -> EditionRecord:
+    """Say yes to what an edition would send: a draft that waits for it, a correction, or what is held.
+
+    The scheduler does the rest. `revision` is the one that was looked at. Raises EditionError where it is another by
+    now, or nothing waits for a yes.
+    """
+    with transaction(newsroom.engine) as session:
+        newsroom.settings.newsletter(name)
+        if slot is not None:
+            record = find(newsroom, session, name, slot)
+        elif (waiting := docket.first_waiting(session, name)) is not None:
+            record = waiting
+        else:
+            raise EditionError(name, "no edition waits for approval")
+        what = f"{name} {record.slot}"
+        message = store.message_record(session, record.id or 0)
+        if revision is not None and (message is None or message.revision != revision):
+            found = f"revision {message.revision} is the newest" if message else "nothing is compiled"
+            raise EditionError(what, f"it is not at revision {revision}: {found}; look at its proof")
+        waits = record.approval is Approval.WAITING
+        if record.state is EditionState.HELD:
+            record.state = EditionState.DRAFT if message else EditionState.PLANNED
+            record.consented_by, record.reason = actor, None
+        elif record.state is EditionState.PAUSED and waits:
+            record.state, record.reason, record.paused_by = EditionState.DISPATCHING, None, None
+        elif record.state is not EditionState.DRAFT or not waits:
+            raise EditionError(what, f"it is {record.state}, and waits for no approval")
+        now = newsroom.clock()
+        docket.approve(record, actor=actor, now=now)
+        record.next_at = now
+        said = f"revision {message.revision}" if message else None
+        store.act(session, "approve", now=now, actor=actor, edition_id=record.id, note=said)
+        return record
 
 
 def resume(

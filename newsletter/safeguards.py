@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from newsletter.dispatch import hours
 from newsletter.errors import ConfigurationError, EditionError
-from newsletter.models import EditionRecord, Instance
+from newsletter.models import Approval, EditionRecord, EditionState, Instance
 from newsletter.providers import Provider
 from newsletter.schedule import Slot
 from newsletter.settings import Newsletter, Settings
@@ -54,6 +54,18 @@ def ask_about_slot(name: str, newsletter: Newsletter, slot: Slot, now: datetime)
     if now - slot.instant > newsletter.stale_after:
         late = hours(now - slot.instant)
         raise EditionError(name, f"its slot {slot} was {late} ago, past stale_after; --yes sends it", consent=True)
+
+
+def ask_if_held(name: str, record: EditionRecord | None) -> None:
+    """Ask where an edition is held, or waits for the desk's approval."""
+    if record is None:
+        return
+    if record.state is EditionState.HELD:
+        raise EditionError(name, f"the edition of {record.slot} is held: {record.reason}; --yes sends it", consent=True)
+    if record.state is EditionState.DRAFT and record.approval is Approval.WAITING:
+        raise EditionError(
+            name, f"the edition of {record.slot} waits for approval; --yes approves it, and sends it", consent=True
+        )
 
 
 def ask_if_near(name: str, newsletter: Newsletter, slot: Slot, frozen: Sequence[EditionRecord], now: datetime) -> None:

@@ -57,6 +57,11 @@ class Slot:
         return self.local.isoformat(timespec="minutes")
 
 
+def first_on_earth(local: datetime) -> datetime:
+    """The instant at which the first zone on Earth shows a local time: UTC+14, the time of the Line Islands."""
+    return (local - timedelta(hours=14)).replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True)
 class Schedule:
     """One or several cron expressions on one zone's wall clock, without the days that are skipped.
@@ -94,6 +99,11 @@ class Schedule:
     def upcoming(self, after: datetime) -> Iterator[Slot]:
         """The slots after an instant, in the order of their instants, no two at one instant."""
         return (slot for slot in self.times(after) if not self.why_none(slot))
+
+    def has(self, slot: Slot) -> bool:
+        """Whether a slot is one of its own."""
+        found = next(self.upcoming(slot.instant - timedelta(minutes=1)), None)
+        return found is not None and found.local == slot.local
 
     def why_none(self, slot: Slot) -> str | None:
         """Why a time that the cron expressions name is no slot, None where it is one."""

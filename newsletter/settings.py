@@ -523,6 +523,7 @@ class Newsletter(_Table):
     approve_within: Duration | None = None
     silence: Literal["send", "hold", "skip"] = "hold"
     round_up: Id | None = None
+    send_at_local: bool = False
     language: Language = "en"
     lists: Slugs = Field(min_length=1)
     sources: Words = ()

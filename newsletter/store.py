@@ -15,11 +15,13 @@ from typing import Any
 
 from sqlalchemy import (
     CursorResult,
+    Select,
     and_,
     delete,
     exists,
     func,
     literal,
+    or_,
     select,
     update,
 )
@@ -107,14 +109,25 @@ class Candidate:
     went_out: str | None  # the slot in which an earlier revision of it went out, None where none did
 
 
-def candidates(session: Session, newsletter: str, sources: Sequence[str]) -> list[Candidate]:
-    """The newest revisions of these sources' briefs on which there is no final decision, oldest on record first."""
+def candidates(
+    session: Session, newsletter: str, sources: Sequence[str], edition_id: int | None = None
+) -> list[Candidate]:
+    """The newest revisions of these sources' briefs on which there is no final decision, oldest on record first.
+
+    What another edition than `edition_id` has taken that is drafted, and goes out as it is, is no candidate either.
+    Nor is a brief that was pulled.
+    """
     final = exists(
         select(literal(1)).where(
             col(Decision.newsletter) == newsletter,
             col(Decision.brief_id) == col(BriefRecord.id),
-            col(Decision.revision) == col(BriefRecord.revision),
-            col(Decision.final),
+            or_(
+                and_(col(Decision.revision) == col(BriefRecord.revision), col(Decision.final)),
+                and_(
+                    col(Decision.verdict) == Verdict.TAKEN,
+                    col(Decision.edition_id).in_(_kept_drafts(newsletter, edition_id)),
+                ),
+            ),
         )
     )
     went_out = (
@@ -138,7 +151,7 @@ def candidates(session: Session, newsletter: str, sources: Sequence[str]) -> lis
         select(BriefRecord, col(RevisionRecord.content), went_out, seen.c.source)
         .join(RevisionRecord, NEWEST_REVISION)
         .join(seen, seen.c.brief_id == col(BriefRecord.id))
-        .where(~final)
+        .where(~final, col(BriefRecord.pulled_at).is_(None))
         .order_by(col(BriefRecord.id))
     )
     return [
@@ -147,6 +160,16 @@ def candidates(session: Session, newsletter: str, sources: Sequence[str]) -> lis
         )
         for record, content, slot, source in rows
     ]
+
+
+def _kept_drafts(newsletter: str, but_not: int | None) -> Select[int | None]:
+    """The editions of a newsletter that are drafted and go out as they are, all but one."""
+    kept = select(col(EditionRecord.id)).where(
+        col(EditionRecord.newsletter) == newsletter,
+        col(EditionRecord.state) == EditionState.DRAFT,
+        col(EditionRecord.next_at).is_not(None),
+    )
+    return kept if but_not is None else kept.where(col(EditionRecord.id) != but_not)
 
 
 def sources_decided(session: Session, newsletter: str) -> set[str]:
@@ -168,7 +191,11 @@ def briefs_of(session: Session, edition_id: int) -> list[Brief]:
                 col(Decision.revision) == col(RevisionRecord.number),
             ),
         )
-        .where(col(Decision.edition_id) == edition_id, col(Decision.verdict) == Verdict.TAKEN)
+        .where(
+            col(Decision.edition_id) == edition_id,
+            col(Decision.verdict) == Verdict.TAKEN,
+            col(Decision.position).is_not(None),
+        )
         .order_by(col(Decision.position))
     )
     return [Brief.model_validate_json(content) for content in rows.scalars()]
@@ -254,6 +281,10 @@ def open_editions(session: Session) -> list[EditionRecord]:
     )
 
 
+BEFORE_THE_FREEZE = frozenset({EditionState.PLANNED, EditionState.DRAFT, EditionState.HELD, EditionState.SKIPPED})
+"""The states in which an edition may be made anew."""
+
+
 def write_draft(
     session: Session,
     newsletter: str,
@@ -270,6 +301,7 @@ def write_draft(
     """Make or remake the draft of a slot: its edition, its decisions (not final), its Message and its archive form.
 
     `skipped` says why there is no Message. Where the edition is past being a draft it is given back untouched.
+    Drafts of the newsletter that go out as they are keep what they took.
     """
     record = edition(session, newsletter, slot)
     if record is None:
@@ -285,7 +317,7 @@ def write_draft(
             tag=tag_of(newsletter, str(slot)),
         )
         session.add(record)
-    elif record.state not in {EditionState.DRAFT, EditionState.SKIPPED}:
+    elif record.state not in BEFORE_THE_FREEZE:
         return record
     record.state = EditionState.SKIPPED if skipped else EditionState.DRAFT
     record.reason = skipped
@@ -294,10 +326,14 @@ def write_draft(
     record.stale_after_s = int(stale_after.total_seconds())
     session.flush()
     assert record.id is not None
-    session.execute(delete(Decision).where(col(Decision.newsletter) == newsletter, ~col(Decision.final)))
+    others = col(Decision.edition_id).in_(_kept_drafts(newsletter, record.id))
+    session.execute(delete(Decision).where(col(Decision.newsletter) == newsletter, ~col(Decision.final), ~others))
+    # Counted on, so that a word of the desk about one revision is never taken for a word about another.
+    told = select(func.max(col(MessageRecord.revision))).where(col(MessageRecord.edition_id) == record.id)
+    revision = (session.execute(told).scalar_one() or 0) + 1
     session.execute(delete(MessageRecord).where(col(MessageRecord.edition_id) == record.id))
     taken = 0
-    final = {(row.brief_id, row.revision) for row in _final(session, newsletter)}
+    final = {(row.brief_id, row.revision) for row in _decided(session, newsletter)}
     for ruling in rulings:
         taken += ruling.verdict is Verdict.TAKEN
         if (ruling.brief_id, ruling.revision) in final:
@@ -321,6 +357,7 @@ def write_draft(
                 MessageRecord(
                     edition_id=record.id,
                     variant=variant,
+                    revision=revision,
                     content=json.dumps(form.to_json(), ensure_ascii=False),
                     digest=form.digest,
                     html_bytes=form.html_bytes,
@@ -332,10 +369,9 @@ def write_draft(
     return record
 
 
-def _final(session: Session, newsletter: str) -> list[Decision]:
-    return list(
-        session.execute(select(Decision).where(col(Decision.newsletter) == newsletter, col(Decision.final))).scalars()
-    )
+def _decided(session: Session, newsletter: str) -> list[Decision]:
+    """What is decided by other editions: for good, or in a draft that goes out as it is."""
+    return list(session.execute(select(Decision).where(col(Decision.newsletter) == newsletter)).scalars())
 
 
 def load_message(stored: MessageRecord) -> Message:
@@ -410,7 +446,11 @@ def headlines_of(session: Session, edition_ids: Sequence[int]) -> dict[int, tupl
                 col(RevisionRecord.number) == col(Decision.revision),
             ),
         )
-        .where(col(Decision.edition_id).in_(edition_ids), col(Decision.verdict) == Verdict.TAKEN)
+        .where(
+            col(Decision.edition_id).in_(edition_ids),
+            col(Decision.verdict) == Verdict.TAKEN,
+            col(Decision.position).is_not(None),
+        )
         .order_by(col(Decision.edition_id), col(Decision.position))
     )
     found: dict[int, tuple[str, ...]] = {}

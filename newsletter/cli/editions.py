@@ -66,6 +66,25 @@ def editions_show(
         print_lines(report.edition_lines(account))
 
 
+@app.command("approve")
+def editions_approve(
+    name: Name,
+    slot: Annotated[
+        str | None, typer.Argument(metavar="[SLOT]", help="A slot; the earliest that waits where left out.")
+    ] = None,
+    revision: Annotated[
+        int | None, typer.Option("--revision", metavar="N", help="The revision that you have looked at.", min=1)
+    ] = None,
+    config: Config = DEFAULT,
+) -> None:
+    """Say yes to a draft that waits for it, to a correction, or to an edition that is held. The scheduler sends it."""
+    from newsletter import operating
+
+    with opened(config) as newsroom:
+        record = operating.approve(newsroom, name, slot, revision=revision, actor=actor())
+    print(f"approved: {name} {record.slot}; the scheduler sends it at its slot, or now where that has passed")
+
+
 @app.command("pause")
 def editions_pause(name: Name, slot: SlotArgument = None, reason: Reason = None, config: Config = DEFAULT) -> None:
     """Stop an edition before its next call, in every process, until `editions resume`."""
