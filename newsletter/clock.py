@@ -324,7 +324,7 @@ class Clock:
         with transaction(self.engine) as session:
             stored = session.get_one(EditionRecord, record.id, populate_existing=True)
             if not frozen and stored.state is EditionState.DRAFT:
-                # Its briefs went out in another edition since, or are in another draft: what is left is another edition.
+                # Its briefs went out in another edition since, or are in another draft: another is made of what is left.
                 stored.state, stored.reason = EditionState.PLANNED, "made anew: its briefs went out since"
                 stored.approval = stored.approved_at = stored.consented_by = None
             return stored

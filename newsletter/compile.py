@@ -259,6 +259,7 @@ def _context(contents: Contents, values: Mapping[str, str] | None = None, *, htm
         "cut": contents.cut,
         "proof": contents.proof,
         "archive": values is not None,
+        "corrections": contents.corrections,
         "minutes": typesetting.minutes(contents.briefs),
         "preheader": typesetting.preheader(contents.briefs),
         "view_url": contents.view_url,

@@ -78,6 +78,28 @@ def extra_slots(session: Session, newsletter: str | None, after: datetime) -> li
     return list(session.execute(query).scalars())
 
 
+def has_extra(session: Session, newsletter: str, slot: Slot) -> bool:
+    """Whether a slot stands beside a newsletter's schedule."""
+    return session.get(ExtraSlot, (newsletter, str(slot))) is not None
+
+
+def add_extra(session: Session, newsletter: str, slot: Slot, *, actor: str, now: datetime) -> None:
+    """Put a slot beside a newsletter's schedule."""
+    session.add(
+        ExtraSlot(
+            newsletter=newsletter, slot=str(slot), zone=slot.zone, slot_at=slot.instant, added_at=now, added_by=actor
+        )
+    )
+
+
+def remove_extra(session: Session, newsletter: str, slot: Slot) -> bool:
+    """Take a slot away that stands beside a newsletter's schedule. False where none does."""
+    row = session.get(ExtraSlot, (newsletter, str(slot)))
+    if row is not None:
+        session.delete(row)
+    return row is not None
+
+
 def is_extra(session: Session, record: EditionRecord) -> bool:
     """Whether an operator put an edition's slot beside the schedule."""
     return session.get(ExtraSlot, (record.newsletter, record.slot)) is not None

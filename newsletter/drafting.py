@@ -2,12 +2,12 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from newsletter.brief import Brief
 from newsletter.collect import Collected, Selection
 from newsletter.compile import Compiled, compile_message
-from newsletter.edition import Contents, Sender
+from newsletter.edition import Contents, Correction, Sender
 from newsletter.errors import ConfigurationError
 from newsletter.mime import HeaderError, Mould
 from newsletter.schedule import Slot
@@ -37,13 +37,19 @@ def draft_edition(settings: Settings, name: str, slot: Slot, collected: list[Col
 
 
 def compile_edition(
-    settings: Settings, name: str, slot: Slot, briefs: Sequence[Brief], *, proof: bool = False
+    settings: Settings,
+    name: str,
+    slot: Slot,
+    briefs: Sequence[Brief],
+    *,
+    proof: bool = False,
+    corrections: tuple[Correction, ...] = (),
 ) -> Compiled:
     """The mail and the archive form of an edition of these briefs. Raises CompileError and ConfigurationError."""
     folder = settings.templates.path
     if folder is not None and not folder.is_dir():
         raise ConfigurationError(f"templates.path: there is no folder {folder}", file=settings.file)
-    contents = _contents(settings, name, slot, briefs, proof=proof)
+    contents = replace(_contents(settings, name, slot, briefs, proof=proof), corrections=corrections)
     compiled = compile_message(contents, sender_of(settings, name), folder)
     try:
         Mould(compiled.message)

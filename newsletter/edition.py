@@ -39,11 +39,23 @@ LONGEST_VALUE = {"name": 80, "address": 120, "leave_url": 120, "preferences_url"
 """Bytes that a filled field is reckoned with when a Message is measured: longer than nearly all real ones."""
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A brief of an edition that was corrected since, or withdrawn: then it has no `headline`."""
+
+    headline: str | None
+    at: datetime
+
+    def __str__(self) -> str:
+        return f"corrected: {self.headline}" if self.headline else "a brief was withdrawn"
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a template is given: the newsletter, its slot, and the briefs that this edition takes, in order.
 
     `proof` marks tests, whose links do nothing. `cut` holds the places (from 0) of briefs shortened to "read on".
+    `corrections` tell what was changed in it after it was first made.
     """
 
     newsletter_id: str
@@ -54,6 +66,7 @@ class Contents:
     nonce: str
     proof: bool = False
     cut: frozenset[int] = frozenset()
+    corrections: tuple[Correction, ...] = ()
 
     @property
     def view_url(self) -> str:

@@ -43,6 +43,7 @@ from newsletter.models import (
     EditionRecord,
     EditionState,
     Instance,
+    MessageRecord,
     Outcome,
     Verdict,
 )
@@ -87,7 +88,11 @@ def freeze(
     assert record.id is not None
     stored = message_record(session, record.id)
     taken = session.execute(
-        select(func.count()).where(col(Decision.edition_id) == record.id, col(Decision.verdict) == Verdict.TAKEN)
+        select(func.count()).where(
+            col(Decision.edition_id) == record.id,
+            col(Decision.verdict) == Verdict.TAKEN,
+            col(Decision.position).is_not(None),
+        )
     ).scalar_one()
     if stored is None or stored.briefs != taken or _went_out_meanwhile(session, record):
         return None
@@ -184,6 +189,7 @@ def _went_out_meanwhile(session: Session, record: EditionRecord) -> bool:
             .where(
                 col(mine.edition_id) == record.id,
                 col(mine.verdict) == Verdict.TAKEN,
+                col(mine.position).is_not(None),
                 col(theirs.edition_id) != record.id,
                 col(theirs.verdict) == Verdict.TAKEN,
                 col(theirs.final),
@@ -342,17 +348,30 @@ def release(session: Session, batch: Batch, state: BatchState, *, note: str, now
     )
 
 
+_MESSAGE, _LATER = MessageRecord.__table__, MessageRecord.__table__.alias()  # type: ignore[attr-defined] # SQLModel adds it
+_NEWEST_MESSAGE = (
+    select(_LATER.c.id)
+    .join(_MESSAGE, and_(_LATER.c.edition_id == _MESSAGE.c.edition_id, _LATER.c.variant == _MESSAGE.c.variant))
+    .where(_MESSAGE.c.id == bindparam("message", type_=Integer()))
+    .order_by(_LATER.c.revision.desc())
+    .limit(1)
+)
+"""What a batch mails from now on: a correction's revision takes the place of the one before."""
+
+
 def claim(
     session: Session, record: EditionRecord, *, owner: str, lease_until: datetime, attempt: AttemptId, now: datetime
 ) -> tuple[Batch, list[Standing]] | None:
     """Take the next batch that is due, and read who stands in it as they are at this instant. None where none is due.
 
-    Of the people only those whose outcome is open are told; `exclusion` is "suppressed", "left" or "paused".
+    It mails the newest revision of its message. Of the people only those whose outcome is open are told;
+    `exclusion` is "suppressed", "left" or "paused".
     """
     batch = session.execute(_NEXT, {"edition": record.id, "now": now}).scalar_one_or_none()
     if batch is None:
         return None
     batch.state, batch.epoch, batch.owner = BatchState.CLAIMED, batch.epoch + 1, owner
+    batch.message_id = session.execute(_NEWEST_MESSAGE, {"message": batch.message_id}).scalar_one()
     batch.lease_until, batch.attempt = lease_until, str(attempt)
     session.flush()
     whose = {"edition": record.id, "batch": batch.id, "first": batch.first_id, "last": batch.last_id, "now": now}

@@ -31,6 +31,7 @@ from newsletter.mime import Mould
 from newsletter.models import Approval, Batch, EditionRecord, EditionState, Instance, OperatorAct, Outcome, SourceRecord
 from newsletter.outcomes import Rules, Taken
 from newsletter.pace import Limits
+from newsletter.places import place_of
 from newsletter.providers import Provider, open_provider, polling, recalling
 from newsletter.schedule import Schedule, Slot
 from newsletter.settings import Outbox, Settings
@@ -145,9 +146,10 @@ class Newsroom:
             with reading(engine) as session:
                 named = session.get(Instance, 1) is not None
             if not named:
+                place = place_of(engine)
                 with transaction(engine) as session:
                     if session.get(Instance, 1) is None:
-                        store.create_instance(session, secrets.token_hex(8), clock())
+                        store.create_instance(session, secrets.token_hex(8), place, clock())
         except DBAPIError as error:
             engine.dispose()
             raise ConfigurationError(f"the database {engine.url.database}: {error.orig}") from None

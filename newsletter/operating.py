@@ -15,6 +15,7 @@ from newsletter.dispatch import Progress
 from newsletter.errors import DispatchError, EditionError
 from newsletter.models import Approval, EditionRecord, EditionState
 from newsletter.newsroom import Newsroom, Sent
+from newsletter.places import place_of
 from newsletter.providers import recalling
 from newsletter.schedule import Slot
 from subscribers import reading, transaction
@@ -72,6 +73,44 @@ def approve(newsroom: Newsroom, name: str, slot: str | None, *, revision: int | 
         said = f"revision {message.revision}" if message else None
         store.act(session, "approve", now=now, actor=actor, edition_id=record.id, note=said)
         return record
+
+
+def add_slot(newsroom: Newsroom, name: str, slot_text: str, *, actor: str) -> Slot:
+    """Put a slot beside a newsletter's schedule: its edition goes out once, at that time, however near another is.
+
+    Raises EditionError where it is past, or there is an edition of it already.
+    """
+    slot = newsroom.slot(name, slot_text)
+    now = newsroom.clock()
+    if slot.instant <= now:
+        raise EditionError(name, f"{slot} is past; newsletter send {name} --slot {slot} --yes sends its edition now")
+    with transaction(newsroom.engine) as session:
+        record = store.edition(session, name, slot)
+        if record is not None and record.state is not EditionState.SKIPPED:
+            raise EditionError(f"{name} {slot}", f"there is an edition of it already; it is {record.state}")
+        if newsroom.schedule(name).has(slot) or docket.has_extra(session, name, slot):
+            raise EditionError(name, f"{slot} is a slot already")
+        docket.add_extra(session, name, slot, actor=actor, now=now)
+        store.act(session, "add slot", now=now, actor=actor, note=f"{name} {slot}")
+    return slot
+
+
+def remove_slot(newsroom: Newsroom, name: str, slot_text: str, *, actor: str) -> Slot:
+    """Take back a slot that was put beside the schedule. Raises EditionError where none was."""
+    slot = newsroom.slot(name, slot_text)
+    with transaction(newsroom.engine) as session:
+        if not docket.remove_extra(session, name, slot):
+            raise EditionError(name, f"{slot} was not put beside its schedule")
+        store.act(session, "remove slot", now=newsroom.clock(), actor=actor, note=f"{name} {slot}")
+    return slot
+
+
+def claim_place(newsroom: Newsroom, *, actor: str) -> None:
+    """Say that the database is no copy, wherever it is now."""
+    here = place_of(newsroom.engine)
+    with transaction(newsroom.engine) as session:
+        store.instance(session).place = here
+        store.act(session, "claim", now=newsroom.clock(), actor=actor)
 
 
 def resume(

@@ -224,6 +224,9 @@ def record_lines(row: OnRecord) -> Iterator[str]:
     """A brief on record, where it was found, and what newsletters decided about it."""
     record, decisions = row.record, row.decisions
     yield f"{record.id:>5}  {record.headline}"
+    if record.pulled_at is not None:
+        why = f": {record.pull_reason}" if record.pull_reason else ""
+        yield f"       PULLED {record.pulled_at:%Y-%m-%d %H:%M} UTC by {record.pulled_by}{why}"
     said = "; ".join(
         f"{decision.newsletter}: {decision.verdict}"
         + (f" ({decision.reason})" if decision.reason else "")
@@ -239,6 +242,7 @@ def record_json(row: OnRecord) -> dict[str, Any]:
     record, decisions = row.record, row.decisions
     return {
         "id": record.id,
+        "pulled": record.pulled_at,
         "headline": record.headline,
         "sightings": [
             {"source": one.source, "guid": one.guid, "withdrawn": one.gone_at is not None} for one in row.sightings

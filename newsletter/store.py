@@ -56,9 +56,9 @@ def instance(session: Session) -> Instance:
     return session.get_one(Instance, 1)
 
 
-def create_instance(session: Session, instance_id: str, now: datetime) -> None:
-    """Name a new database."""
-    session.add(Instance(instance_id=instance_id, created_at=now))
+def create_instance(session: Session, instance_id: str, place: str, now: datetime) -> None:
+    """Name a new database, and say where it is."""
+    session.add(Instance(instance_id=instance_id, created_at=now, place=place))
 
 
 def halt(session: Session, *, now: datetime, actor: str, reason: str | None) -> bool:
@@ -353,20 +353,37 @@ def write_draft(
         )
     for variant, form in ((MAIL, message), (WEB, archive)):
         if form is not None:
-            session.add(
-                MessageRecord(
-                    edition_id=record.id,
-                    variant=variant,
-                    revision=revision,
-                    content=json.dumps(form.to_json(), ensure_ascii=False),
-                    digest=form.digest,
-                    html_bytes=form.html_bytes,
-                    briefs=taken,
-                    compiled_at=now,
-                )
-            )
+            _add_message(session, record.id, variant, revision, form, briefs=taken, now=now)
     session.flush()
     return record
+
+
+def add_revision(
+    session: Session, edition_id: int, message: Message, archive: Message, *, briefs: int, now: datetime
+) -> MessageRecord:
+    """Put another revision of an edition's forms on record: from now on it is what goes out and what is shown."""
+    newest = message_record(session, edition_id)
+    revision = newest.revision + 1 if newest else 1
+    _add_message(session, edition_id, WEB, revision, archive, briefs=briefs, now=now)
+    return _add_message(session, edition_id, MAIL, revision, message, briefs=briefs, now=now)
+
+
+def _add_message(
+    session: Session, edition_id: int, variant: str, revision: int, form: Message, *, briefs: int, now: datetime
+) -> MessageRecord:
+    row = MessageRecord(
+        edition_id=edition_id,
+        variant=variant,
+        revision=revision,
+        content=json.dumps(form.to_json(), ensure_ascii=False),
+        digest=form.digest,
+        html_bytes=form.html_bytes,
+        briefs=briefs,
+        compiled_at=now,
+    )
+    session.add(row)
+    session.flush()
+    return row
 
 
 def _decided(session: Session, newsletter: str) -> list[Decision]:

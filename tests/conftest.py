@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from newsletter import store
 from newsletter.newsroom import Newsroom
 from newsletter.settings import DATABASE_VARIABLE, Settings
 from subscribers import add_confirmed, ensure_list, parse, transaction
@@ -102,7 +103,9 @@ def _empty_database() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="newsletter-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "newsletter.toml").write_text(CONFIGURATION, encoding="utf-8")
-    Newsroom.open(Settings.load(folder / "newsletter.toml", {}), lambda: NOW).close()
+    settings = Settings.load(folder / "newsletter.toml", {})
+    with Newsroom.open(settings, lambda: NOW) as newsroom, transaction(newsroom.engine) as session:
+        store.instance(session).place = None  # it is where each desk has it
     return folder / "newsletter.db"
 
 

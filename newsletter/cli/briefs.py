@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from newsletter.cli._shell import DEFAULT, FAILED, AsJson, Config, opened, print_json, print_lines
+from newsletter.cli._shell import DEFAULT, FAILED, AsJson, Config, actor, opened, print_json, print_lines
 from newsletter.errors import ConfigurationError
 
 app = typer.Typer(rich_markup_mode=None, help="The briefs on record, and what a reader makes of a file.")
@@ -55,6 +55,28 @@ def briefs(
         print_lines(report.record_lines(row))
     if not rows:
         print("no briefs on record yet; newsletter collect reads the sources")
+
+
+@app.command("pull")
+def briefs_pull(
+    brief: Annotated[int, typer.Argument(metavar="ID", help="The brief's number, as `newsletter briefs` shows it.")],
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the others. It is not published.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Let it stand again.")] = False,
+    config: Config = DEFAULT,
+) -> None:
+    """Take a brief out of every edition that has not gone out, and out of the archive. Nothing more of it is sent."""
+    from newsletter import corrections, report
+
+    with opened(config) as newsroom:
+        if undo:
+            corrections.restore(newsroom, brief, actor=actor())
+            print("it stands again; the next edition may take it")
+            return
+        held = corrections.pull(newsroom, brief, actor=actor(), reason=reason)
+        print(f"pulled; it stood in {len(held)} edition{'' if len(held) == 1 else 's'}")
+        for record in held:
+            account = newsroom.edition(record.newsletter, record.slot)
+            print_lines([report.edition_line(account.record, account.tally)])
 
 
 @app.command("read")
