@@ -202,7 +202,7 @@ class Clock:
         except (NewsletterError, ConfigurationError) as error:
             _log.error("clock.stopped: %s", error)  # a sentence for the operator
             self._failed(edition_id, str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 # a bug costs this edition a while, never the others
             _log.exception("clock.broken: edition %s", record.id)
             self._failed(edition_id, f"a fault of the program: {error!r}")
 
@@ -324,7 +324,7 @@ class Clock:
         with transaction(self.engine) as session:
             stored = session.get_one(EditionRecord, record.id, populate_existing=True)
             if not frozen and stored.state is EditionState.DRAFT:
-                # Its briefs went out in another edition since, or are in another draft: another is made of what is left.
+                # Its briefs went out in another edition since, or are in another draft: made anew of the rest.
                 stored.state, stored.reason = EditionState.PLANNED, "made anew: its briefs went out since"
                 stored.approval = stored.approved_at = stored.consented_by = None
             return stored

@@ -11,25 +11,27 @@ import hashlib
 import queue
 import stat
 import threading
+import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
+from sqlmodel import Session
 
 from newsletter import __version__, formats, shelf
 from newsletter.brief import Brief, is_day, page_of
 from newsletter.errors import BriefError, CollectError
 from newsletter.fetch import Fetched, Fetcher, FetchError, Validators
 from newsletter.formats.beside import Reader
-from newsletter.models import Sighting, SourceRecord, Verdict
+from newsletter.models import SourceRecord, Verdict
 from newsletter.settings import Endpoint, Feed, Folder, Newsletter
-from newsletter.shelf import Found, Shelf
+from newsletter.shelf import Found, Shelf, Sighted
 from newsletter.store import Candidate, Ruling
 from subscribers import reading, transaction
 
@@ -67,32 +69,45 @@ class Collected:
 
 
 def collect(
-    engine: Engine, sources: Mapping[str, Source], fetcher: Fetcher, now: datetime, *, impatient: bool = False
+    engine: Engine,
+    sources: Mapping[str, Source],
+    fetcher: Fetcher,
+    now: datetime,
+    *,
+    impatient: bool = False,
+    fresh: timedelta | None = None,
+    known: "Folders | None" = None,
+    stop: threading.Event | None = None,
 ) -> list[Collected]:
     """Read every source and put what is new on record. A broken source or brief costs itself and nothing else.
 
     Web addresses are asked side by side, those of one host one after the other. A source that failed several times is
     left alone for a while, unless the caller is `impatient`; one whose server named a time is left alone until then.
+    One that was asked within `fresh` is not asked again, and gives what it gave then (None: each is asked). Folders
+    are read each time, those that are `known` only where a file changed. At `stop` those not answered yet are left out.
     """
     collected = {
-        name: _collect_folder(engine, name, source, now)
+        name: _collect_folder(engine, name, source, known, now)
         for name, source in sources.items()
         if isinstance(source, Folder)
     }
     fetched = {name: source for name, source in sources.items() if not isinstance(source, Folder)}
+    wanted: dict[str, Feed | Endpoint] = {}
     with reading(engine) as session:
         records = shelf.source_records(session, fetched)
+        for name, source in fetched.items():
+            record = same_place(records.get(name), source)
+            if record and fresh is not None and timedelta(0) <= now - record.asked_at <= fresh:
+                collected[name] = _as_last_time(record)
+            elif record and (until := record.not_before) and until > now and (record.wished or not impatient):
+                collected[name] = Collected(name, error=CollectError(name, source.url, _left_alone(record, until)))
+            else:
+                wanted[name] = source
         # Before anything is asked: what another process records meanwhile is newer than the answer that we wait for.
-        before = {name: shelf.sightings(session, name) for name in fetched}
-    due: dict[str, Feed | Endpoint] = {}
-    for name, source in fetched.items():
-        record = same_place(records.get(name), source)
-        if record and (until := record.not_before) and until > now and (record.wished or not impatient):
-            collected[name] = Collected(name, error=CollectError(name, source.url, _left_alone(record, until)))
-        else:
-            due[name] = source
-    for name, answer, read in _read_beside(_ask(due, records, fetcher), due, records, fetcher.largest_bytes):
-        source = due[name]
+        before = {name: shelf.sightings(session, name) for name in wanted}
+    answers = _ask(wanted, records, fetcher, stop or threading.Event())
+    for name, answer, read in _read_beside(answers, wanted, records, fetcher.largest_bytes):
+        source = wanted[name]
         record = same_place(records.get(name), source)
         if isinstance(answer, FetchError):
             collected[name] = _failed(engine, name, source, answer.what, retry_after=answer.retry_after, now=now)
@@ -100,10 +115,93 @@ def collect(
             collected[name] = _unchanged(engine, name, record, answer, now)
         else:
             collected[name] = _take(engine, name, source, answer, read, before[name], now)
-    return [collected[name] for name in sources]
+    return [collected[name] for name in sources if name in collected]
 
 
-def _collect_folder(engine: Engine, name: str, source: Folder, now: datetime) -> Collected:
+def _as_last_time(record: SourceRecord) -> Collected:
+    """What a source gave when it was asked last."""
+    if record.failures:
+        return Collected(record.name, error=CollectError(record.name, record.url, record.error or "it failed"))
+    remarks = tuple(f"{fault} (as last time)" for fault in record.faults)
+    return Collected(record.name, record.briefs or 0, remarks=remarks, unchanged=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Which sources are to be read now, and when the next ones are (now, where more are due than were wanted)."""
+
+    sources: dict[str, Source]
+    next_at: datetime
+
+
+def due(session: Session, sources: Mapping[str, Source], now: datetime, every: timedelta, most: int) -> Due:
+    """The folders, and of the other sources at most so many that were not asked within `every`, longest ago first.
+
+    One that is to be left alone is not among them. What was asked in the future, by a clock that was put back since,
+    is due.
+    """
+    asked = shelf.asked(session)
+    begins = datetime.min.replace(tzinfo=UTC)
+    waits: list[tuple[datetime, str]] = []  # when a source is due, the one that waited longest first
+    for name, source in sources.items():
+        if isinstance(source, Folder):
+            continue
+        at = begins
+        if (told := asked.get(name)) is not None and told.url == source.url:
+            at = told.asked_at + every if told.asked_at <= now else begins
+            at = max(at, told.not_before or begins)
+        waits.append((at, name))
+    waits.sort()
+    ready = [name for at, name in waits if at <= now]
+    chosen = {*ready[:most]}
+    later = min((at for at, _ in waits if at > now), default=now + every)
+    given = {name: source for name, source in sources.items() if isinstance(source, Folder) or name in chosen}
+    return Due(given, now if len(ready) > most else min(later, now + every))
+
+
+class Folders:
+    """What this process read in folders last, so that files which nobody touched need not be read for each newsletter.
+
+    A file counts as untouched where its size, its times of change (the one that `touch` and `cp -p` cannot set among
+    them) and its number in the file system are the same. What was changed just before it was read is read again: times
+    are as coarse as two seconds on some file systems, and a second change would not show.
+    """
+
+    _settled = 2.0  # seconds: FAT's, the coarsest that is in use
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._last: dict[str, tuple[Path, _Print, dict[str, str], Collected]] = {}
+
+    def look(self, files: Sequence[Path]) -> "_Print | None":
+        """What the files look like; None where one of them is too young, or cannot be looked at."""
+        young = self._now() - self._settled
+        seen = []
+        for file in files:
+            try:
+                told = file.stat()
+            except OSError:
+                return None
+            if max(told.st_mtime, told.st_ctime) > young:
+                return None
+            seen.append((str(file), told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino))
+        return tuple(seen)
+
+    def unchanged(self, name: str, folder: Path, looks: "_Print", before: Mapping[str, Sighted]) -> Collected | None:
+        """What a folder gave last, where it looks the same, and all of that stands on record; else None."""
+        path, looked, gave, collected = self._last.get(name, (None, None, None, None))
+        same = path == folder and looked == looks and gave == _standing(before)
+        return replace(collected, new=0, revised=0, unchanged=True) if same and collected else None
+
+    def keep(self, name: str, folder: Path, looked: "_Print", gave: dict[str, str], collected: Collected) -> None:
+        """Keep what a folder gave that looked like this before it was read."""
+        self._last[name] = (folder, looked, gave, collected)
+
+
+_Print = tuple[tuple[str, int, int, int, int], ...]
+
+
+def _collect_folder(engine: Engine, name: str, source: Folder, known: Folders | None, now: datetime) -> Collected:
     with reading(engine) as session:
         before = shelf.sightings(session, name)  # before the files: what another process records since is not undone
     try:
@@ -111,6 +209,9 @@ def _collect_folder(engine: Engine, name: str, source: Folder, now: datetime) ->
     except OSError as error:
         what = error.strerror or type(error).__name__
         return Collected(name, error=CollectError(name, str(source.path), what))
+    looks = known.look(files) if known else None
+    if known and looks is not None and (last := known.unchanged(name, source.path, looks, before)) is not None:
+        return last
     found: list[tuple[str, Brief]] = []
     faults: list[BriefError] = []
     remarks: list[str] = []
@@ -131,7 +232,11 @@ def _collect_folder(engine: Engine, name: str, source: Folder, now: datetime) ->
         several = len(read.briefs) + len(read.faults) > 1
         found.extend(zip(_names(f"{guid}#", read) if several else [guid], read.briefs, strict=False))
     new, revised, _ = _record(engine, name, before, found, now, whole=True)
-    return Collected(name, len(found), new, revised, tuple(faults), tuple(remarks))
+    collected = Collected(name, len(found), new, revised, tuple(faults), tuple(remarks))
+    # Looked at again: a file that was changed while it was read looks otherwise now, or is young.
+    if known and looks is not None and known.look(files) == looks:
+        known.keep(name, source.path, looks, {guid: brief.content_hash for guid, brief in found}, collected)
+    return collected
 
 
 def _read(file: Path) -> bytes:
@@ -213,9 +318,12 @@ Answer = Fetched | FetchError
 
 
 def _ask(
-    sources: Mapping[str, Feed | Endpoint], records: Mapping[str, SourceRecord], fetcher: Fetcher
+    sources: Mapping[str, Feed | Endpoint],
+    records: Mapping[str, SourceRecord],
+    fetcher: Fetcher,
+    stop: threading.Event,
 ) -> Iterator[tuple[str, Answer]]:
-    """Ask every address; give the answers as they come, never more than a few waiting in memory.
+    """Ask every address; give the answers as they come, never more than a few waiting in memory, until `stop`.
 
     One thread a host: a slow one holds up nobody else.
     """
@@ -244,7 +352,7 @@ def _ask(
     try:
         asking = [pool.submit(ask, names) for names in hosts.values()]
         left = len(sources)
-        while left:
+        while left and not stop.is_set():
             try:
                 yield answers.get(timeout=_LOOK_AGAIN)
                 left -= 1
@@ -332,7 +440,7 @@ def _take(  # noqa: PLR0917 # what is asked, what it said, and what is known of 
     source: Feed | Endpoint,
     answer: Fetched,
     read: formats.Reading,
-    before: Mapping[str, Sighting],
+    before: Mapping[str, Sighted],
     now: datetime,
 ) -> Collected:
     """Put on record what a source answered: its briefs, and how it fared. `before` is what it had given until then."""
@@ -380,7 +488,7 @@ def _failed(
 def _record(
     engine: Engine,
     source: str,
-    before: Mapping[str, Sighting],
+    before: Mapping[str, Sighted],
     given: Sequence[tuple[str, Brief]],
     now: datetime,
     *,
@@ -394,7 +502,7 @@ def _record(
     process has recorded since `before` was read is newer than what we hold, and stays.
     """
     found = [Found.of(guid, brief) for guid, brief in given]
-    standing = {guid: row.content_hash for guid, row in before.items() if row.gone_at is None}
+    standing = _standing(before)
     changed = [one for one in found if standing.get(one.guid) != one.content_hash]
     gone = list(standing.keys() - {one.guid for one in found}) if whole else []
     shared = _shared_pages(found)
@@ -414,6 +522,11 @@ def _record(
         with transaction(engine) as session:
             shelf.withdraw(session, source, gone[start : start + _AT_ONCE], now)
     return new, revised, overtaken
+
+
+def _standing(before: Mapping[str, Sighted]) -> dict[str, str]:
+    """The hashes of what a source still gives, by its own names."""
+    return {guid: row.content_hash for guid, row in before.items() if row.gone_at is None}
 
 
 def _shared_pages(found: Sequence[Found]) -> frozenset[str]:

@@ -19,7 +19,7 @@ from sqlmodel import Session
 
 from newsletter import control, docket, ledger, migrations, outcomes, pace, safeguards, shelf, store, tally
 from newsletter.brief import Brief
-from newsletter.collect import Collected, Selection, Source, collect, decide, same_place
+from newsletter.collect import Collected, Folders, Selection, Source, collect, decide, due, same_place
 from newsletter.compile import Compiled
 from newsletter.control import StandingOrder, Verdict
 from newsletter.dispatch import Dispatcher, Progress, allowed
@@ -101,6 +101,14 @@ class SourceAccount:
     left_alone_until: datetime | None = None  # None: it may be asked
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What the sources gave whose turn it was, and when it is the next ones' (at once, where some had to wait)."""
+
+    collected: list[Collected]
+    next_at: datetime
+
+
 @dataclass(frozen=True)
 class Audience:
     """Who an edition would go to now: the candidates by why they would be left out (None: mailed)."""
@@ -132,6 +140,7 @@ class Newsroom:
     backup: Path | None = None  # the copy that was made before the database was brought up to date, if it was
     _provider: Provider | None = field(default=None, repr=False)
     _fetcher: Fetcher | None = field(default=None, repr=False)
+    _folders: Folders = field(default_factory=Folders, repr=False)
 
     @classmethod
     def open(cls, settings: Settings, clock: Callable[[], datetime] = _now) -> Self:
@@ -217,14 +226,32 @@ class Newsroom:
 
     # -------------------------------------------------------------------------------------- collecting
 
-    def collect(self, name: str | None = None, *, impatient: bool = False) -> list[Collected]:
+    def collect(
+        self, name: str | None = None, *, impatient: bool = False, fresh: timedelta | None = None
+    ) -> list[Collected]:
         """Read the sources of a newsletter, or of all, and put what is new on record.
 
-        The `impatient` ask again at once what is left alone because it failed several times.
+        The `impatient` ask again at once what is left alone because it failed several times. What was asked within
+        `fresh`, by whichever process, is not asked again (None: all is).
         """
         names = self.settings.sources_of(self.settings.newsletter(name)) if name else tuple(self.settings.sources)
         sources = {source: self.settings.sources[source] for source in names}
-        return collect(self.engine, sources, self.fetcher, self.clock(), impatient=impatient)
+        return collect(
+            self.engine, sources, self.fetcher, self.clock(), impatient=impatient, fresh=fresh, known=self._folders
+        )
+
+    def collect_due(self, *, most: int, stop: threading.Event | None = None) -> Round:
+        """Read the folders, and at most so many of the other sources whose turn it is by [clock] collect_every.
+
+        Those that waited longest come first, so that thousands keep their rhythm, pass by pass. `stop` ends it within
+        a second; who was not answered yet stays due.
+        """
+        every = self.settings.clock.collect_every
+        with reading(self.engine) as session:
+            found = due(session, self.settings.sources, self.clock(), every, most)
+        now = self.clock()
+        collected = collect(self.engine, found.sources, self.fetcher, now, known=self._folders, stop=stop)
+        return Round(collected, found.next_at)
 
     def sources(self) -> list[SourceAccount]:
         """The configured sources, and how each has fared."""
@@ -250,9 +277,12 @@ class Newsroom:
 
     # -------------------------------------------------------------------------------------- compiling
 
-    def draft(self, name: str, slot: Slot) -> Draft:
-        """Collect, decide and compile the edition of a slot. Writes nothing but what the sources gave."""
-        collected = self.collect(name)
+    def draft(self, name: str, slot: Slot, *, fresh: timedelta | None = None) -> Draft:
+        """Collect, decide and compile the edition of a slot. Writes nothing but what the sources gave.
+
+        What was asked within `fresh`, by whichever process, is not asked again (None: all is).
+        """
+        collected = self.collect(name, fresh=fresh)
         return draft_edition(self.settings, name, slot, collected, self.select(name, slot))
 
     def preview(self, name: str, slot_text: str | None = None) -> Preview:
@@ -619,11 +649,11 @@ class Newsroom:
         with transaction(self.engine) as session:
             return outcomes.take(session, self.provider, events, self.clock(), rules)
 
-    def sync_events(self) -> Taken:
+    def sync_events(self, stop: threading.Event | None = None) -> Taken:
         """Read what was put on the provider's own lists since the last time, and act on what its webhook has not told.
 
-        In slices; one that is cut off begins at the same place the next time. Raises ConfigurationError where the
-        provider keeps no lists, and a DispatchError where it cannot be asked.
+        In slices; one that is cut off, by `stop` too, begins at the same place the next time. Raises
+        ConfigurationError where the provider keeps no lists, and a DispatchError where it cannot be asked.
         """
         able = polling(self.provider)
         if able is None:
@@ -635,6 +665,8 @@ class Newsroom:
         told = able.poll(since - _SYNC_AGAIN if since else None)
         while some := list(itertools.islice(told, _SYNC_AT_ONCE)):
             taken = taken.plus(self._take(some))
+            if stop is not None and stop.is_set():
+                return taken
         with transaction(self.engine) as session:
             outcomes.sync_through(session, self.provider.name, began)
         return taken

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -111,8 +112,10 @@ class Sender:
     new_attempt: Callable[[], AttemptId] = lambda: AttemptId(os.urandom(12).hex())
     _messages: dict[tuple[object, ...], Message] = field(default_factory=dict)
 
-    def run(self) -> Counter[NoticeState]:
+    def run(self, stop: threading.Event | None = None) -> Counter[NoticeState]:
         """Send what is due now. Gives how many came to which state. Nothing is sent while dispatch is halted.
+
+        `stop` ends it after the call that is out.
 
         Raises ConfigurationError where the provider may not be used, CompileError where a template is broken: nothing
         is lost, all of it stays due.
@@ -123,7 +126,7 @@ class Sender:
                 return came_to
             database = store.instance(session)
         safeguards.refuse_if_not_claimed(self.settings, self.provider, database)
-        while database.halted_at is None:
+        while database.halted_at is None and not (stop is not None and stop.is_set()):
             with transaction(self.engine) as session:
                 group, dropped, found = self._claim(session)
                 database = store.instance(session)

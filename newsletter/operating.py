@@ -183,12 +183,12 @@ def resolve(newsroom: Newsroom, name: str, slot: str | None, verdict: Verdict, *
         return control.resolve(session, record, verdict, actor=actor, now=newsroom.clock())
 
 
-def fold_due(newsroom: Newsroom) -> list[EditionRecord]:
-    """Fold the editions that are old enough, in short transactions. Gives which."""
+def fold_due(newsroom: Newsroom, stop: threading.Event | None = None) -> list[EditionRecord]:
+    """Fold the editions that are old enough, in short transactions, until `stop`. Gives which were due."""
     with reading(newsroom.engine) as session:
         records = folding.due(session, newsroom.settings.dispatch.fold_after, newsroom.clock())
     for record in records:
-        while True:
+        while stop is None or not stop.is_set():
             with transaction(newsroom.engine) as session:
                 again = session.get_one(EditionRecord, record.id)
                 if not folding.fold(session, again, newsroom.clock()):

@@ -190,10 +190,18 @@ def _facts(known: Known) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ sources
 
 
-def sightings(session: Session, source: str) -> dict[str, Sighting]:
+class Sighted(NamedTuple):
+    """What a source gave last under one of its names, and since when it no longer does (None: it still does)."""
+
+    content_hash: str
+    gone_at: datetime | None
+
+
+def sightings(session: Session, source: str) -> dict[str, Sighted]:
     """What a source ever gave, by its own names."""
-    rows = session.execute(select(Sighting).where(col(Sighting.source) == source)).scalars()
-    return {row.guid: row for row in rows}
+    columns = (col(Sighting.guid), col(Sighting.content_hash), col(Sighting.gone_at))
+    rows = session.execute(select(*columns).where(col(Sighting.source) == source))
+    return {row[0]: Sighted(row[1], row[2]) for row in rows}
 
 
 def withdraw(session: Session, source: str, guids: Iterable[str], now: datetime) -> None:
@@ -208,6 +216,20 @@ def source_records(session: Session, names: Iterable[str]) -> dict[str, SourceRe
     """How sources that are fetched have fared, as far as they were ever asked."""
     rows = session.execute(select(SourceRecord).where(col(SourceRecord.name).in_(list(names)))).scalars()
     return {row.name: row for row in rows}
+
+
+class Asked(NamedTuple):
+    """When a source that is fetched was asked last, and until when it is to be left alone (None: it is not)."""
+
+    url: str
+    asked_at: datetime
+    not_before: datetime | None
+
+
+def asked(session: Session) -> dict[str, Asked]:
+    """The same of every source that was ever asked, as plain values: there may be thousands."""
+    columns = (SourceRecord.name, SourceRecord.url, SourceRecord.asked_at, SourceRecord.not_before)
+    return {row[0]: Asked(*row[1:]) for row in session.execute(select(*map(col, columns)))}
 
 
 def briefs_by_source(session: Session) -> dict[str, int]:

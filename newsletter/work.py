@@ -11,71 +11,40 @@ import logging
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from newsletter import notices, operating, outcomes
-from newsletter.errors import ConfigurationError, NewsletterError
+from newsletter.housekeeping import Housekeeping
 from newsletter.newsroom import Newsroom
-from subscribers import purge, transaction
+from newsletter.processes import this_process
+
+CHORES = ("requests", "notices", "reconcile", "purge", "fold")
+"""What pages make necessary, and what keeps the database small, of `newsletter.housekeeping`."""
 
 LOOK_AGAIN = timedelta(seconds=2)
-PURGE_EVERY = timedelta(hours=1)
-FOLD_EVERY = timedelta(hours=1)
-AFTER_A_FAULT = timedelta(seconds=30)
 _STARTED_AGAIN = timedelta(seconds=5)  # after the other process has ended by itself
 _log = logging.getLogger("newsletter.work")
 
 
 class Work:
-    """Does the work, again and again."""
+    """Does these chores when they are due, again and again."""
 
-    def __init__(self, newsroom: Newsroom) -> None:
+    def __init__(self, newsroom: Newsroom, over: threading.Event | None = None) -> None:
         self._newsroom = newsroom
-        self._purge_at = self._fold_at = 0.0
+        self._over = over or threading.Event()
+        self._chores = Housekeeping(newsroom, this_process(), self._over)
 
-    def run(self, over: threading.Event) -> None:
+    def run(self) -> None:
         """Go on until it is over, whatever fails."""
-        while not over.is_set():
-            over.wait((LOOK_AGAIN if self.once() else AFTER_A_FAULT).total_seconds())
+        while not self._over.is_set():
+            self.once()
+            now = self._newsroom.clock()
+            wait = (self._chores.next_due(now, CHORES) - now).total_seconds()
+            self._over.wait(min(max(wait, 0.1), LOOK_AGAIN.total_seconds()))  # the wall clock may be set back meanwhile
 
     def once(self) -> bool:
         """Do all that is due, each thing whatever becomes of the others. False where one of them failed."""
-        went = [self._try(task) for task in (self._settle, self._purge, self._send, self._reconcile, self._fold)]
-        return all(went)
-
-    def _try(self, task: Callable[[], None]) -> bool:
-        try:
-            task()
-        except (NewsletterError, ConfigurationError) as error:
-            _log.error("work.stopped: %s", error)  # a sentence for the operator
-            return False
-        except Exception:  # noqa: BLE001 # a bug costs this turn; the next may fare better, and nothing is lost
-            _log.exception("work.broken")
-            return False
-        return True
-
-    def _settle(self) -> None:
-        notices.settle_requests(self._newsroom.engine, self._newsroom.settings, self._newsroom.clock)
-
-    def _send(self) -> None:
-        newsroom = self._newsroom
-        notices.Sender(newsroom.engine, newsroom.settings, newsroom.provider, newsroom.clock).run()
-
-    def _reconcile(self) -> None:
-        self._newsroom.reconcile()
-
-    def _fold(self) -> None:
-        if time.monotonic() >= self._fold_at:
-            operating.fold_due(self._newsroom)
-            self._fold_at = time.monotonic() + FOLD_EVERY.total_seconds()
-
-    def _purge(self) -> None:
-        if time.monotonic() >= self._purge_at:
-            self._purge_at = time.monotonic() + PURGE_EVERY.total_seconds()
-            purge_all(self._newsroom)
+        return all(ran.ok for ran in self._chores.run_due(CHORES))
 
 
 class Beside:
@@ -105,18 +74,3 @@ class Beside:
             if not self._over.is_set():
                 _log.error("work.ended: exit code %s; it is started again", process.returncode)
                 self._over.wait(_STARTED_AGAIN.total_seconds())
-
-
-def purge_all(newsroom: Newsroom) -> int:
-    """Take away all that has had its time, in short transactions. Gives how many rows."""
-    kept = newsroom.settings.subscribers
-    total = 0
-    while True:
-        with transaction(newsroom.engine) as session:
-            now = newsroom.clock()
-            purged = purge(session, now=now, request_lasts=kept.request_lasts, keep_origin=kept.keep_origin).total
-            purged += notices.purge(session, now)
-            purged += outcomes.purge(session, newsroom.settings.dispatch.keep_events, now)
-        total += purged
-        if not purged:
-            return total

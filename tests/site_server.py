@@ -18,10 +18,10 @@ from urllib.parse import urlencode
 import uvicorn
 
 from newsletter import notices, people
+from newsletter.housekeeping import purge_all
 from newsletter.newsroom import Newsroom
 from newsletter.settings import Settings
 from newsletter.web.app import create_app
-from newsletter.work import purge_all
 from tests.conftest import Desk
 
 SECRETS = {

@@ -32,9 +32,9 @@ from newsletter.edition import (
     Result,
 )
 from newsletter.errors import CompileError, ConfigurationError, OutcomeUnknown, Throttled, Unreachable
+from newsletter.housekeeping import purge_all
 from newsletter.mime import Mould
 from newsletter.models import Notice, NoticeKind, NoticeState
-from newsletter.work import purge_all
 from subscribers import (
     ConsentEvent,
     Mail,

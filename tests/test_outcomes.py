@@ -22,11 +22,12 @@ from newsletter import control, folding, ledger, outcomes, people, report, store
 from newsletter.control import StandingOrder, Verdict
 from newsletter.edition import AttemptId, DeliveryId, Event, EventKind
 from newsletter.errors import OutcomeUnknown
+from newsletter.housekeeping import purge_all
 from newsletter.models import Batch, BatchState, Delivery, EditionRecord, EditionState, EventRecord, Fate, Outcome
 from newsletter.names import Names
 from newsletter.newsroom import Newsroom
 from newsletter.outcomes import Rules, Taken
-from newsletter.work import Work, purge_all
+from newsletter.work import Work
 from subscribers import (
     BY_OPERATOR,
     ConsentEvent,

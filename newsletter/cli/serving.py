@@ -91,7 +91,7 @@ def notices_work(
     if with_parent:
         threading.Thread(target=outlive_nobody, daemon=True).start()
     with opened(config) as newsroom:
-        Work(newsroom).run(over)
+        Work(newsroom, over).run()
 
 
 @app.command("send")
@@ -100,8 +100,8 @@ def notices_send(config: Config = DEFAULT) -> None:
     import sys
 
     from newsletter import people, roster
+    from newsletter.housekeeping import purge_all
     from newsletter.notices import Sender, settle_requests
-    from newsletter.work import purge_all
 
     with opened(config) as newsroom:
         if not people.knows_erased(newsroom):

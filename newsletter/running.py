@@ -1,0 +1,105 @@
+"""What a process that runs the clock goes by: one configuration, its Newsroom, Clock and chores; reloaded whole.
+
+A configuration that is wrong is refused, and the one before stays. A new one takes effect at once: what an edition that
+is under way has out is finished, and the rest goes on by the new one.
+"""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy.exc import DBAPIError
+
+from newsletter.clock import Clock
+from newsletter.errors import ConfigurationError
+from newsletter.housekeeping import Housekeeping
+from newsletter.newsroom import Newsroom
+from newsletter.processes import this_process
+from newsletter.settings import Settings
+
+_log = logging.getLogger("newsletter.running")
+_SAID_AGAIN = timedelta(minutes=5)  # what stands against everything
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Running:
+    """One configuration at work. Use `Running.open`, then `reload` for another, and `close` at the end."""
+
+    newsroom: Newsroom
+    clock: Clock
+    house: Housekeeping
+    environ: Mapping[str, str]
+    _retired: list[tuple[Newsroom, Clock]] = field(default_factory=list)
+    _told_at: datetime | None = None
+
+    @classmethod
+    def open(cls, file: Path, environ: Mapping[str, str], now: Callable[[], datetime] = _now) -> Self:
+        """Read the configuration and open the database. Raises ConfigurationError."""
+        newsroom = Newsroom.open(Settings.load(file, environ), now)
+        clock = Clock(newsroom)
+        return cls(newsroom, clock, Housekeeping(newsroom, clock.owner, clock.stop), environ)
+
+    def may_act(self) -> bool:
+        """Whether this process may do anything by itself: not on a database that may be a copy, nor on one that is away.
+
+        What stands against it is told in the log, again and again.
+        """
+        try:
+            self.clock.refuse_if_elsewhere()
+        except ConfigurationError as error:
+            what = str(error)
+        except DBAPIError as error:
+            what = f"the database: {error.orig}"
+        else:
+            self._told_at = None
+            return True
+        now = self.newsroom.clock()
+        if self._told_at is None or not timedelta() <= now - self._told_at < _SAID_AGAIN:
+            self._told_at = now
+            _log.error("running.stopped: %s", what)
+        return False
+
+    def reload(self) -> str | None:
+        """Go by the configuration as it is now. Gives why not, where it is wrong: then all stays as it was."""
+        try:
+            newsroom = Newsroom.open(Settings.load(self.newsroom.settings.file, self.environ), self.newsroom.clock)
+        except ConfigurationError as error:
+            _log.error("running.reload.refused: %s; the configuration before stays", error)  # noqa: TRY400 # a sentence
+            return str(error)
+        before = self.newsroom, self.clock
+        # What is in this process's hands is told apart by the clock's own record of it, which goes over.
+        clock = replace(self.clock, newsroom=newsroom, stop=threading.Event())
+        self.newsroom, self.clock = newsroom, clock
+        self.house = Housekeeping(newsroom, clock.owner, clock.stop)
+        before[1].stop.set()
+        self._retired.append(before)
+        _log.warning("running.reload.taken: %s", newsroom.settings.file)
+        return None
+
+    def put_away(self) -> None:
+        """Close what earlier configurations opened, once nothing is under way by them."""
+        if self._retired and self.clock.is_idle:
+            for newsroom, _ in self._retired:
+                newsroom.close()
+            self._retired.clear()
+
+    def close(self) -> None:
+        """Give back the database and the connections."""
+        self.put_away()
+        self.newsroom.close()
+
+
+def configuration_of(settings: Settings) -> str:
+    """The beginning of the SHA-256 of what a configuration says, without its secrets."""
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:16]
+
+

@@ -1,0 +1,134 @@
+"""The clock: settings -> Newsroom -> APScheduler. Start it once and forget it: `python scheduler.py [newsletter.toml]`.
+
+APScheduler says when somebody looks; what is due then the database says, so that it does not matter how many of these
+run, or when one was killed. SIGHUP reads the configuration again; SIGTERM and Ctrl-C end after the calls that are out.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import ConflictingIdError
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from newsletter import agenda
+from newsletter.clock import Clock
+from newsletter.errors import ConfigurationError
+from newsletter.running import Running
+from newsletter.settings import DEFAULT_FILE, Newsletter
+
+_log = logging.getLogger("newsletter.scheduler")
+_LOOK_AHEAD = timedelta(seconds=2)
+
+
+class SlotTrigger(BaseTrigger):
+    """Fires whenever the next edition of a newsletter is to be drafted: APScheduler's own cron knows no skipped hours."""
+
+    def __init__(self, newsletter: Newsletter) -> None:
+        self._newsletter = newsletter
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The instant in UTC; None where the schedule has come to its end."""
+        after = previous_fire_time or now
+        begins = (agenda.drafted_from(self._newsletter, slot) for slot in self._newsletter.timetable.upcoming(after))
+        return next((at for at in begins if at > after), None)
+
+
+class Scheduler:
+    """Runs what one configuration asks for, until it is over. Its jobs are a projection: of schedules, and of rows."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._over, self._reload = threading.Event(), threading.Event()
+        editions, house = ThreadPoolExecutor(_EDITIONS_AT_ONCE), ThreadPoolExecutor(4)
+        self._jobs = BackgroundScheduler(
+            executors={"default": house, "editions": editions},
+            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
+            timezone=UTC,
+        )
+
+    def run(self) -> None:
+        """Go on until SIGTERM or Ctrl-C; a second one ends at once."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._end)
+        signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
+        self._arrange()
+        self._jobs.start()
+        wall = time.time() - time.monotonic()
+        while not self._over.wait(1):
+            shift = time.time() - time.monotonic()
+            if self._reload.is_set() or abs(shift - wall) > _JUMP_S:  # APScheduler waits by the wall clock it knew
+                if self._reload.is_set():
+                    self._running.reload()
+                self._reload.clear()
+                self._arrange()
+            wall = shift
+            self._look()
+        self._running.clock.stop.set()
+        self._jobs.shutdown(wait=True)
+        self._running.close()
+
+    def _end(self, *_: object) -> None:
+        if self._over.is_set():
+            raise KeyboardInterrupt
+        self._over.set()
+        self._running.clock.stop.set()
+
+    def _arrange(self) -> None:
+        """Make the jobs anew: one a newsletter, at the times when its editions are drafted; and those of the chores."""
+        self._jobs.remove_all_jobs()
+        for name, newsletter in self._running.newsroom.settings.newsletters.items():
+            self._jobs.add_job(self._meet, SlotTrigger(newsletter), [name], id=f"slot:{name}")
+        self._jobs.add_job(self._meet, IntervalTrigger(minutes=10), id="slots", next_run_time=datetime.now(UTC))
+        for names in self._running.house.groups:
+            self._jobs.add_job(self._keep_house, IntervalTrigger(seconds=2), [names], id=f"house:{names[0]}")
+
+    def _meet(self, name: str | None = None) -> None:
+        if self._running.may_act():
+            self._running.clock.meet(None if name is None else [name])
+            self._look()
+
+    def _look(self) -> None:
+        """Make a job of each edition that is to be attended to, at its very instant."""
+        try:
+            if not self._running.may_act():
+                return
+            now = datetime.now(UTC)
+            for edition_id, at in self._running.clock.due(now + _LOOK_AHEAD):
+                trigger = DateTrigger(max(at or now, now))
+                with suppress(ConflictingIdError):
+                    attend = self._running.clock.attend
+                    self._jobs.add_job(attend, trigger, [edition_id], id=f"edition:{edition_id}", executor="editions")
+            self._running.clock.tell()
+            self._running.put_away()
+        except DBAPIError as error:
+            _log.error("scheduler.stopped: the database: %s", error.orig)  # noqa: TRY400 # a sentence for the operator
+
+    def _keep_house(self, names: tuple[str, ...]) -> None:
+        if self._running.may_act():
+            self._running.house.run_due(names)
+
+
+def main(file: Path = DEFAULT_FILE) -> None:
+    """Run the clock of a configuration. Raises ConfigurationError where it cannot even begin."""
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    scheduler = Scheduler(Running.open(file.absolute(), os.environ))
+    print(f"the clock runs by {file}", flush=True)
+    scheduler.run()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        main(*(Path(argument) for argument in sys.argv[1:2]))
+    except ConfigurationError as error:
+        sys.exit(f"scheduler: {error}")
