@@ -121,7 +121,8 @@ def test_each_mailbox_of_the_desk_gets_one_mail_that_says_a_program_wrote_it_and
         assert mail["Auto-Submitted"] == "auto-generated"
         assert mail["From"] == "The Test Digest <digest@news.example.org>"
         assert not [name for name in mail if name.lower().startswith("list-")]
-        assert HELD.command and HELD.command in part(mail, "plain")
+        assert HELD.command
+        assert HELD.command in part(mail, "plain")
 
 
 def test_a_mailbox_that_has_taken_it_is_not_mailed_again_while_another_is_deferred(desk: Desk, room: Newsroom) -> None:
