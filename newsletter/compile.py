@@ -35,7 +35,16 @@ from premailer import Premailer
 
 from newsletter import languages, markup, typesetting
 from newsletter.brief import Brief, Image
-from newsletter.edition import FIELDS, NOTICE_FIELDS, Contents, Message, NoticeContents, Sender, spelling
+from newsletter.edition import (
+    FIELDS,
+    NOTICE_FIELDS,
+    Contents,
+    DeskContents,
+    Message,
+    NoticeContents,
+    Sender,
+    spelling,
+)
 from newsletter.errors import CompileError
 
 CLIP_BYTES = 102_400  # Gmail shows the first 102 KiB of HTML and hides the rest, the unsubscribe link with it
@@ -416,6 +425,34 @@ def _check_notice(message: Message, contents: NoticeContents, names: tuple[str, 
                 raise CompileError(name, None, f"leads nowhere: put {{{{ fields.{field} }}}} into it")
         if address not in seen:
             raise CompileError(name, None, "does not show the postal address: put {{ postal_address }} into it")
+
+
+def compile_desk(contents: DeskContents, sender: Sender, override: Path | None = None) -> Message:
+    """Compile a mail to the desk, in English. It has no fields. Raises CompileError for a fault of the template."""
+    folders = (override, template_folder()) if override else (template_folder(),)
+    environments = _environments_of(folders, contents.newsletter.zone)
+    body, text_name, subject_name = (f"desk/{part}.j2" for part in ("body.mjml", "body.txt", "subject.txt"))
+    context = {
+        "newsletter": contents.newsletter,
+        "newsletter_id": contents.newsletter_id,
+        "site": contents.site,
+        "language": languages.SOURCE,
+        "direction": "ltr",
+        "subject": contents.subject,
+        "said": contents.said,
+    }
+    annotated, told, subject = (_rendered(environments, name, context) for name in (body, text_name, subject_name))
+    markup.lint(annotated, body)
+    html = tidy(inline(to_html(markup.bare(annotated), body)))
+    message = Message(sender, " ".join(subject.split()), html, _tidy_text(told), contents.nonce, auto=True)
+    command = contents.said.command
+    _, shown = markup.read_html(message.html)
+    for name, seen in ((body, shown), (text_name, message.text)):
+        if command is not None and command not in seen:
+            raise CompileError(name, None, "does not show the command: put {{ said.command }} into it")
+    if not message.subject:
+        raise CompileError(subject_name, None, "gives an empty subject")
+    return message
 
 
 # ------------------------------------------------------------------------------------------ MJML, CSS

@@ -163,6 +163,18 @@ class Said:
         return cls(data["heading"], rows, tuple(data["paragraphs"]), data["command"], Urgency(data["urgency"]))
 
 
+@dataclass(frozen=True)
+class DeskContents:
+    """What the template of a mail to the desk is given. The newsletter is whose sender it comes from."""
+
+    newsletter_id: str
+    newsletter: Newsletter
+    site: Site
+    subject: str
+    said: Said
+    nonce: str
+
+
 @dataclass(frozen=True, slots=True)
 class Sender:
     """The constant headers of a newsletter's mails, and where its links begin. Stored with the Message."""

@@ -1,5 +1,7 @@
 """The one HTTP client for what the product reads: every address that others have a say in is asked here.
 
+What the desk is told at a web address of its own is posted through the same guard.
+
 What it promises, whatever an address, a redirect, a name server or a server says:
 
 - It connects only to the public internet, and to networks that [fetch] allow_networks names (newsletter/guard.py).
@@ -14,11 +16,12 @@ connections) are what would have to be taken away again. Providers call their ow
 that nobody else can choose. Why so: docs/decisions/0010-one-guarded-http-client.md.
 """
 
+import json
 import re
 import ssl
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -37,7 +40,7 @@ from newsletter import __version__
 from newsletter.guard import FetchError, Guard, Resolve, look_up
 from newsletter.settings import Fetch
 
-__all__ = ["FetchError", "Fetched", "Fetcher", "Validators", "user_agent"]
+__all__ = ["FetchError", "Fetched", "Fetcher", "Posted", "Validators", "user_agent"]
 
 MOST_REDIRECTS = 5
 LONGEST_WISH = timedelta(hours=24)  # a server that wants more than a day's rest is asked again after a day
@@ -105,6 +108,14 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class Posted:
+    """What a server said to what was posted. `retry_after` is how long it wants to be left alone, None: not at all."""
+
+    status: int
+    retry_after: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Redirect:
     target: httpx2.URL
     for_good: bool
@@ -163,6 +174,22 @@ class Fetcher:
             where, for_good, came_from = answer.target, for_good and answer.for_good, host
         raise FetchError(f"{came_from} redirects once more, after {MOST_REDIRECTS} redirects")
 
+    def post_json(self, url: str, value: object) -> Posted:
+        """Post a value as JSON, once, to an address that is a secret: no error and nothing else quotes it.
+
+        Redirects are not followed, and of the answer its head alone is read. Raises FetchError where there is none.
+        """
+        where, body = _address(url), json.dumps(value).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": f"{len(body)}", "Accept": "*/*"}
+        with (
+            self._turn(where.raw_host.decode()),
+            self._asking(
+                where, "POST", headers, body, most_bytes=_OVERHEAD, by=monotonic() + self._seconds
+            ) as response,
+        ):
+            wish = _wish(_header(response, "retry-after"), self._clock()) if response.status in _WISHES else None
+            return Posted(response.status, wish)
+
     def close(self) -> None:
         """Let no further request begin. Those under way end by themselves; nothing is held open between requests."""
         self._closed = True
@@ -185,25 +212,39 @@ class Fetcher:
 
     def _ask(self, where: httpx2.URL, shown: Validators, deadline: float) -> Fetched | _Redirect:
         """One request and its answer. `deadline` is of the monotonic clock."""
-        host = where.raw_host.decode()
-        target = httpcore2.URL(scheme=where.raw_scheme, host=where.raw_host, port=where.port, target=where.raw_path)
         headers = {
-            "Host": where.netloc.decode(),
-            "User-Agent": self._user_agent,
             "Accept": _ACCEPT,
             "Accept-Encoding": "gzip",
-            "Connection": "close",
             "If-None-Match": shown.etag,
             "If-Modified-Since": shown.last_modified,
         }
-        sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items() if value]
-        guard = Guard(self._resolve, self._networks, deadline, 2 * self.largest_bytes + _OVERHEAD)
+        most = 2 * self.largest_bytes + _OVERHEAD
+        with self._asking(where, "GET", headers, None, most_bytes=most, by=deadline) as response:
+            return self._read(response, where, shown)
+
+    @contextmanager
+    def _asking(
+        self,
+        where: httpx2.URL,
+        method: str,
+        headers: Mapping[str, str | None],
+        body: bytes | None,
+        *,
+        most_bytes: int,
+        by: float,
+    ) -> Iterator[httpcore2.Response]:
+        """A request over a connection of its own, and its answer to be read within. `by` is of the monotonic clock."""
+        host = where.raw_host.decode()
+        target = httpcore2.URL(scheme=where.raw_scheme, host=where.raw_host, port=where.port, target=where.raw_path)
+        told = {"Host": where.netloc.decode(), "User-Agent": self._user_agent, **headers, "Connection": "close"}
+        sent = [(name.encode(), value.encode("latin-1")) for name, value in told.items() if value]
+        guard = Guard(self._resolve, self._networks, by, most_bytes)
         try:
             with (
                 httpcore2.HTTPConnection(target.origin, ssl_context=self._tls, network_backend=guard) as connection,
-                connection.stream("GET", target, headers=sent) as response,
+                connection.stream(method, target, headers=sent, content=body) as response,
             ):
-                return self._read(response, where, shown)
+                yield response
         except httpcore2.TimeoutException as error:
             down = isinstance(error, httpcore2.ConnectTimeout)
             raise FetchError(f"{host} did not answer in full within {self._seconds:g} s", host_is_down=down) from error
