@@ -397,7 +397,10 @@ class _Arrived:
 
 
 def _addresses(values: Sequence[str]) -> list[str]:
-    return [address for _, address in getaddresses([value[:2_000] for value in values]) if "@" in address]
+    try:
+        return [address for _, address in getaddresses([value[:2_000] for value in values]) if "@" in address]
+    except RecursionError:  # a thousand brackets, one in the other
+        return []
 
 
 def _domain_of(address: str) -> str:
