@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import dns.flags
 import dns.message
@@ -82,7 +83,7 @@ class NameServer:
             response.answer.append(dns.rrset.from_text_list(f"{name}.", 60, "IN", "CNAME", alias))
             name = alias[0].rstrip(".").lower()
 
-    def __enter__(self) -> "NameServer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -3,12 +3,12 @@
 
 import base64
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
+import dkim
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
@@ -432,10 +432,12 @@ def test_huge_records_are_read_and_never_quoted_whole(look: Look) -> None:
 @given(st.binary(max_size=200))
 def test_whatever_a_record_holds_is_a_key_or_a_fault_of_one_line(data: bytes) -> None:
     for prefix in (b"", b"v=DKIM1; p=", b"v=DKIM1; k=ed25519; p="):
+        told = ""
         try:
             assert records.key_of(prefix + data).bits > 0
         except records.RecordFault as error:
-            assert str(error).isprintable()
+            told = str(error)
+        assert told == "" or told.isprintable()
 
 
 @pytest.mark.parametrize("given_", ["dns.example.org", "1.2.3", "1.2.3.4:0", "1.2.3.4:70000", "[::1", ""])
@@ -537,23 +539,17 @@ def test_a_mail_that_was_changed_on_its_way_has_no_good_signature(show: Show) ->
 
 
 def test_one_click_needs_a_signature_that_covers_both_headers(show: Show) -> None:
-    added = b"List-Unsubscribe: <https://news.example.org/u/TOKEN/daily>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
-
-    def bare(mail: bytes) -> bytes:
-        return mail.replace(added[: added.index(b"\n") + 1], b"").replace(added[added.index(b"\n") + 1 :], b"")
-
-    import dkim
-
-    mail = bare(Mould(MAIL).fill(Recipient(DeliveryId("0" * 24), "reader@example.net", "Reader", "TOKEN"), NOW))
-    pem = (
-        b"-----BEGIN RSA PRIVATE KEY-----\n"
-        + base64.encodebytes(base64.b64decode(key()))
-        + b"-----END RSA PRIVATE KEY-----\n"
+    mail = Mould(MAIL).fill(Recipient(DeliveryId("0" * 24), "reader@example.net", "Reader", "TOKEN"), NOW)
+    pem = b"-----BEGIN RSA PRIVATE KEY-----\n" + base64.encodebytes(base64.b64decode(key()))
+    signature = dkim.sign(
+        mail,
+        b"news1",
+        FROM.encode(),
+        pem + b"-----END RSA PRIVATE KEY-----\n",
+        include_headers=[b"from", b"subject", b"list-unsubscribe"],
     )
-    signature = dkim.sign(mail, b"news1", FROM.encode(), pem, include_headers=[b"from", b"subject"])
-    assert "no good signature covers List-Unsubscribe and List-Unsubscribe-Post" in only(
-        wrong(show(signature + added + mail))
-    )
+    found = only(wrong(show(signature + mail)))
+    assert "no good signature covers List-Unsubscribe and List-Unsubscribe-Post" in found
 
 
 def test_only_the_topmost_result_is_believed_and_none_that_the_sender_wrote(show: Show) -> None:
@@ -585,28 +581,33 @@ def test_without_answers_a_mail_is_not_called_unsigned(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=400))
-def test_whatever_a_file_holds_every_finding_is_one_printable_line(data: bytes) -> None:
-    told = Settings.model_construct(newsletters={})
+def test_whatever_a_file_holds_every_finding_is_one_printable_line(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    told = settings(tmp_path_factory.getbasetemp())
     head = b"From: a@b\r\nDKIM-Signature: "
-    for mail in (
-        data,
-        head + data,
-        b"Received: ;" + data + b"\r\nDate: " + data + b"\r\nAuthentication-Results: " + data,
-    ):
-        lookup = Lookup("127.0.0.1:1", each=timedelta(seconds=0.01), overall=timedelta(seconds=0.01))
+    results = b"Received: ;" + data + b"\r\nDate: " + data + b"\r\nAuthentication-Results: " + data
+    leaving = b"List-Unsubscribe: <https://" + data + b">\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n\r\n"
+    for mail in (data, head + data, results, leaving):
+        lookup = Lookup("127.0.0.1:1", overall=timedelta())  # no time for any look-up
         for finding in delivered.examine(mail, told, lookup, NOW):
             assert finding.what.isprintable()
 
 
-def test_patterns_take_no_time_over_a_hostile_mail(show: Show) -> None:
-    started = time.process_time()
-    show(
-        b"From: "
-        + b"<(" * 50_000
-        + b"\r\nAuthentication-Results: "
-        + b"(" * 100_000
-        + b"\r\nList-Id: "
-        + b"<" * 100_000
-        + b"\r\n\r\n"
-    )
-    assert time.process_time() - started < 20
+@pytest.mark.parametrize(
+    "mail",
+    [
+        b"From: " + b"<(" * 50_000,
+        b"From: a@b\r\nAuthentication-Results: mx; " + b"(" * 100_000,
+        b"List-Id: " + b"<" * 100_000,
+        b"List-Unsubscribe: " + b"<" * 100_000 + b"\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click",
+        b"DKIM-Signature: " + b"h=" * 50_000,
+        b"DKIM-Signature: v=1; a=rsa-sha256; d=news.example.org; s=news1; x=" + b"9" * 10_000,
+        b"Content-Type: multipart/mixed; boundary=x\r\n\r\n" + b"--x\r\n" * 20_000,
+    ],
+    ids=["brackets", "comments", "List-Id", "links", "tags", "digits", "parts"],
+)
+def test_a_hostile_mail_costs_a_few_lines_and_no_traceback(show: Show, mail: bytes) -> None:
+    findings = show(mail + b"\r\n\r\n")
+    assert wrong(findings)
+    assert all(len(finding.what) < 600 and finding.what.isprintable() for finding in findings)
