@@ -22,8 +22,12 @@ from newsletter.errors import ConfigurationError
 from newsletter.mime import Mould
 from newsletter.providers.dkim import public_record, signer
 from newsletter.settings import Settings
-from tests.conftest import CONFIGURATION
+from tests import test_cli
+from tests.conftest import CONFIGURATION, Desk
 from tests.name_server import GARBAGE, SERVFAIL, SILENT, serving, txt
+from tests.test_cli import Command
+
+run = test_cli.run  # a fixture of theirs, under the name that tests ask for
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 FROM = "news.example.org"
@@ -611,3 +615,62 @@ def test_a_hostile_mail_costs_a_few_lines_and_no_traceback(show: Show, mail: byt
     findings = show(mail + b"\r\n\r\n")
     assert wrong(findings)
     assert all(len(finding.what) < 600 and finding.what.isprintable() for finding in findings)
+
+
+# ---------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_adds_what_is_found_outside_and_fails_where_something_is_wrong(
+    run: Command, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(desk.folder)
+    desk.people(desk.open(), 1)
+    zone = sound()
+    with serving(zone) as server:
+        plain = run("doctor", "--deep", "--nameserver", server.address, "--selector", "news1")
+        assert (plain.code, plain.err) == (0, "")
+        assert "outbox" in plain.out
+        assert "ok    DKIM key news1._domainkey.news.example.org: rsa, 2048 bits" in plain.out
+        said = run("doctor", "--deep", "--nameserver", server.address, "--json").json
+        assert {"ok", "what"} == set(said[0])
+        asked = len(server.asked)
+        assert "DKIM" not in run("doctor").out
+        assert len(server.asked) == asked, "without --deep nobody is asked"
+    with serving({name: data for name, data in zone.items() if "_dmarc" not in name}) as server:
+        failed = run("doctor", "--deep", "--nameserver", server.address)
+        assert failed.code == 1
+        assert "BAD   DMARC of news.example.org: there is no record; " in failed.out
+
+
+def test_a_mail_alone_is_looked_at_without_the_database(
+    run: Command, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(desk.folder)
+    (desk.folder / "newsletter.db").unlink(missing_ok=True)
+    (desk.folder / "arrived.eml").write_bytes(arrived())
+    with serving(sound()) as server:
+        shown = run("doctor", "--message", "arrived.eml", "--nameserver", server.address)
+        assert all(line.startswith("ok    message: ") for line in shown.out.splitlines())
+        assert (shown.code, shown.err) == (0, "")
+        assert not (desk.folder / "newsletter.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--selector", "s1"), "--selector goes with --deep"),
+        (("--nameserver", "9.9.9.9"), "--nameserver goes with --deep or --message"),
+        (("--deep", "--nameserver", "here"), "--nameserver: expected an address such as"),
+        (("--message", "missing.eml"), "missing.eml: No such file or directory"),
+        (("--message", "empty.eml"), "expected a mail of at most 30,000,000 bytes, found an empty file"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    run: Command, desk: Desk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(desk.folder)
+    (desk.folder / "empty.eml").write_bytes(b"\n")
+    failed = run("doctor", *arguments)
+    assert failed.code == 2
+    assert says in failed.err
+    assert failed.err.count("\n") == 1
