@@ -12,6 +12,7 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextlib import suppress as suppress_error
@@ -258,24 +259,35 @@ class Dispatcher:
     def _next(self, session: Session, run: _Run, rate: Pace, now: datetime) -> _Claim | _Wait | None:
         """What to do next: claim, wait, or nothing more."""
         if self.stop.is_set() or run.fault is not None or not ledger.goes_on(session, run.edition_id):
+            pace.unqueue(rate, run.edition_id)
             ledger.close_if_done(session, run.edition_id, now)  # what came back may have been the last
             return None
         held = ledger.held(session)
         if self._release_lapsed(session, held, now):
             held = ledger.held(session)
         if self._pause_if_stale(session, run.record, now):
+            pace.unqueue(rate, run.edition_id)
             return None
-        leave = pace.leave(session, rate, self.limits, len(held), now)
-        if leave.room != 0:
+        turn = pace.turn(rate, run.edition_id, Counter(batch.edition_id for batch in held), now)
+        leave = pace.leave(session, rate, self.limits, len(held), now, alone=turn.alone)
+        goes = leave.room != 0 and not turn.waits
+        if goes:
             claim = self._claim(session, run, rate, leave, now)
+            pace.unqueue(rate, run.edition_id)
             if claim is not None:
                 return claim
             record = session.get_one(EditionRecord, run.edition_id)
             control.follow(session, record, self.order, self.provider, now)
         if ledger.close_if_done(session, run.edition_id, now):
+            pace.unqueue(rate, run.edition_id)
             return None
-        due = (leave.until or now + _TURN) if leave.room == 0 else ledger.next_due(session, run.edition_id)
+        due = ledger.next_due(session, run.edition_id)
+        if not goes:
+            if due is not None and due <= now and (leave.until is not None or not turn.alone):
+                pace.queue(rate, run.edition_id, now)
+            due = leave.until or now + _TURN
         if self.linger is not None and due is not None and due - now > self.linger:
+            pace.unqueue(rate, run.edition_id)
             return None  # what another thread of this run has out, it sees to itself
         span = min(_LOOK_AGAIN, due - now) if due is not None else _LOOK_AGAIN
         return _Wait(max(_SOONEST, span.total_seconds()))

@@ -480,6 +480,9 @@ class Pace(Table, table=True):
     unanswered: int = 0  # those of them that gave no answer
     not_before: datetime | None = Field(default=None, sa_type=Instant)  # it is left alone until then; NULL: it is not
     free_at: datetime | None = Field(default=None, sa_type=Instant)  # the limit a second is used up to then; NULL: not
+    # Editions that wait for their turn while another has it, by row number: since when, and when that was said last, as
+    # seconds since the epoch. NULL: none does.
+    waiting: dict[str, list[float]] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     note: str | None = Field(default=None, max_length=500)  # of the latest failure
 
 

@@ -20,6 +20,9 @@ from newsletter.store import changed_rows
 _HOUR, _DAY = 60, 1_440  # minutes
 _UNANSWERED = 3  # calls in a row without an answer before a person is asked: each may cost a whole batch
 AHEAD = 2  # batches that are claimed for each call that may be out: the next is ready when one comes back
+_TURN_LASTS = 1.0  # seconds that an edition keeps its place while another waits: what waits looks five times a second
+_SEEN_AGAIN = 1.0  # seconds; who waits says so again as often
+_GONE = 5.0  # seconds; who waits and has not said so for as long is gone, or its clock is not ours
 A_MINUTE = timedelta(minutes=1)
 
 
@@ -92,13 +95,68 @@ def stored(session: Session, provider: str) -> Pace | None:
     return session.get(Pace, provider)
 
 
-def leave(session: Session, pace: Pace, limits: Limits, held: int, now: datetime) -> Leave:
-    """Whether the provider may be called now, where `held` batches are in somebody's hands already."""
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whose turn it is: `alone` where no other edition has or wants anything, `waits` where another goes first."""
+
+    alone: bool = True
+    waits: bool = False
+
+
+def turn(pace: Pace, edition_id: int, held: Mapping[int, int], now: datetime) -> Turn:
+    """Whether an edition gives way to one that waits; `held` is how many batches of each are in somebody's hands.
+
+    The one with fewer goes first; with as many, the one that has waited longer, once it has waited for a turn's time.
+    So no edition keeps another waiting for ever, and none gives way to nobody: of all that wait one is always first.
+    """
+    waiting = _waiting(pace, now)
+    mine = waiting.pop(edition_id, None)
+    if not waiting:
+        return Turn(alone=held.keys() <= {edition_id})
+    at, ours = now.timestamp(), held.get(edition_id, 0)
+    for other, (since, _) in waiting.items():
+        theirs = held.get(other, 0)
+        longer = at - since >= _TURN_LASTS if mine is None else (since, other) < (mine[0], edition_id)
+        if theirs < ours or (theirs == ours and longer):
+            return Turn(alone=False, waits=True)
+    return Turn(alone=False)
+
+
+def queue(pace: Pace, edition_id: int, now: datetime) -> None:
+    """Put on record that somebody is there who would claim a batch of an edition, and may not yet."""
+    at, waiting = now.timestamp(), _waiting(pace, now)
+    since, seen = waiting.get(edition_id, (at, at - _SEEN_AGAIN))
+    if at - seen >= _SEEN_AGAIN or at < seen:
+        waiting[edition_id] = (since, at)
+        pace.waiting = {str(one): list(word) for one, word in waiting.items()}
+
+
+def unqueue(pace: Pace, edition_id: int) -> None:
+    """Put on record that an edition waits no longer: it had its turn, or nothing of it is due."""
+    if pace.waiting and str(edition_id) in pace.waiting:
+        pace.waiting = {one: word for one, word in pace.waiting.items() if one != str(edition_id)} or None
+
+
+def _waiting(pace: Pace, now: datetime) -> dict[int, tuple[float, float]]:
+    """The editions that wait, by row number: since when, and when that was said last."""
+    at = now.timestamp()
+    return {
+        int(edition): (since, seen)
+        for edition, (since, seen) in (pace.waiting or {}).items()
+        if abs(at - seen) <= _GONE
+    }
+
+
+def leave(session: Session, pace: Pace, limits: Limits, held: int, now: datetime, *, alone: bool = True) -> Leave:
+    """Whether the provider may be called now, where `held` batches are in somebody's hands already.
+
+    Batches are claimed ahead only for an edition that is `alone`: what another could call for is not kept from it.
+    """
     for until, why in ((pace.not_before, pace.note), (pace.free_at, None)):
         if until is not None and until > now:
             return Leave(0, until, why)
     calls = 1 if pace.failures else max(1, min(limits.calls, pace.calls))
-    if calls == limits.calls > 1:
+    if alone and calls == limits.calls > 1:
         calls *= AHEAD
     if held >= calls:
         return Leave(0)

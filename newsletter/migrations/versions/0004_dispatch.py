@@ -52,6 +52,7 @@ def upgrade() -> None:
     sa.Column('unanswered', sa.Integer(), nullable=False),
     sa.Column('not_before', subscribers.db.Instant(), nullable=True),
     sa.Column('free_at', subscribers.db.Instant(), nullable=True),
+    sa.Column('waiting', sa.JSON(), nullable=True),
     sa.Column('note', sa.String(length=500), nullable=True),
     sa.PrimaryKeyConstraint('provider', name=op.f('pk_pace'))
     )
