@@ -28,6 +28,7 @@ from newsletter import migrations, store
 from newsletter.backup import OURS, PIECE, alone, sync
 from newsletter.dumps import MAGIC, Programs
 from newsletter.errors import BackupError, ConfigurationError
+from newsletter.ledger import held
 from newsletter.newsroom import engine_of
 from newsletter.processes import is_gone
 from newsletter.schedule import Schedule, Slot
@@ -150,7 +151,7 @@ def _ask_present(engine: Engine, since: datetime, now: datetime) -> tuple[str, .
             if migrations.version(connection) != migrations.HEAD:
                 return None
         with reading(engine) as session:
-            for batch in store.held_batches(session):
+            for batch in held(session):
                 lease = batch.lease_until or now
                 if batch.owner is not None and lease > now and not is_gone(batch.owner):
                     what = f"{_IN_USE} (a batch is in its hands, until {lease:%H:%M:%S} UTC at most)"
@@ -301,7 +302,7 @@ def _settle(database: Path, now: datetime) -> bool:
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether an error says that a file, or the disk under it, is damaged. (The low byte: sqlite.org/rescode.html.)"""
+    """Whether an error says that a file, or the disk under it, is damaged: its low byte does (sqlite.org/rescode.html)."""
     return error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR}
 
 
@@ -401,11 +402,13 @@ def _make_room(schema: str, standing: list[str], kept: str) -> str:
     return "\n".join([*lines, _ALONE])
 
 
-_ALONE = (
-    "DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
-    "AND pid <> pg_backend_pid() AND backend_type = 'client backend') "
-    f"THEN RAISE EXCEPTION '{_IN_USE}'; END IF; END $$;"  # our own words
-)
+_ALONE = f"""\
+DO $$ BEGIN
+    IF EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
+               AND pid <> pg_backend_pid() AND backend_type = 'client backend')
+    THEN RAISE EXCEPTION '{_IN_USE}';
+    END IF;
+END $$;"""  # noqa: S608 # our own words
 """The statement that ends a transaction where anybody else is connected to the database."""
 
 

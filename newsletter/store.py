@@ -30,8 +30,6 @@ from newsletter.edition import Event, Message
 from newsletter.errors import EditionError
 from newsletter.models import (
     NEWEST_REVISION,
-    Batch,
-    BatchState,
     BriefRecord,
     Decision,
     EditionRecord,
@@ -254,12 +252,6 @@ def open_editions(session: Session) -> list[EditionRecord]:
             .order_by(col(EditionRecord.slot_at))
         ).scalars()
     )
-
-
-def held_batches(session: Session) -> list[Batch]:
-    """The batches that are in a process's hands, of whatever edition."""
-    held = select(Batch).where(col(Batch.state).in_([BatchState.CLAIMED, BatchState.CALLING]))
-    return list(session.execute(held.order_by(col(Batch.id))).scalars())
 
 
 def frozen_since(session: Session, since: datetime) -> list[EditionRecord]:
