@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,19 +20,21 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
+from sqlalchemy.exc import DBAPIError
 
 from newsletter import agenda
-from newsletter.clock import Clock
 from newsletter.errors import ConfigurationError
 from newsletter.running import Running
 from newsletter.settings import DEFAULT_FILE, Newsletter
 
 _log = logging.getLogger("newsletter.scheduler")
 _LOOK_AHEAD = timedelta(seconds=2)
+_EDITIONS_AT_ONCE = 16  # one that takes an hour to go out holds up nobody
+_JUMP_S = 2.0  # of the machine's clock: more than it is ever slewed in a second
 
 
 class SlotTrigger(BaseTrigger):
-    """Fires whenever the next edition of a newsletter is to be drafted: APScheduler's own cron knows no skipped hours."""
+    """Fires when the next edition of a newsletter is to be drafted: APScheduler's own cron knows no skipped hours."""
 
     def __init__(self, newsletter: Newsletter) -> None:
         self._newsletter = newsletter
@@ -111,7 +114,7 @@ class Scheduler:
             self._running.clock.tell()
             self._running.put_away()
         except DBAPIError as error:
-            _log.error("scheduler.stopped: the database: %s", error.orig)  # noqa: TRY400 # a sentence for the operator
+            _log.error("scheduler.stopped: the database: %s", error.orig)  # a sentence for the operator
 
     def _keep_house(self, names: tuple[str, ...]) -> None:
         if self._running.may_act():
@@ -122,7 +125,7 @@ def main(file: Path = DEFAULT_FILE) -> None:
     """Run the clock of a configuration. Raises ConfigurationError where it cannot even begin."""
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     scheduler = Scheduler(Running.open(file.absolute(), os.environ))
-    print(f"the clock runs by {file}", flush=True)
+    print(f"the clock runs by {file}", flush=True)  # noqa: T201 # a command's output
     scheduler.run()
 
 

@@ -39,6 +39,7 @@ _THIN_AGAIN = timedelta(minutes=1)  # how often a draft that was too thin before
 _LONGEST_WAIT = timedelta(minutes=5)  # after failures
 _STOPPED_WAIT = timedelta(seconds=5)  # while dispatch is halted
 _LOOK_AGAIN = timedelta(seconds=2)  # at an edition that is under way, and whose batches others have, or limits hold up
+_FRESH = timedelta(minutes=1)  # what a source said so lately need not be asked again for a draft
 _STEPS = 20  # of one edition in a row: more would be a circle
 _GONE = "its slot is no longer in the schedule"
 
@@ -260,7 +261,7 @@ class Clock:
         newsletter, slot = self.newsroom.settings.newsletters[name], Slot.parse(record.slot, record.zone)
         if reason := self._too_near(record, newsletter, slot):
             return self._take(record, Step(Todo.SKIP, reason))
-        draft = self.newsroom.draft(name, slot)
+        draft = self.newsroom.draft(name, slot, fresh=_FRESH)
         now = self.newsroom.clock()
         with transaction(self.engine) as session:
             stored = session.get_one(EditionRecord, record.id, populate_existing=True)

@@ -13,6 +13,7 @@
             OutcomeUnknown      may have been accepted; the whole set is unknown
         WebhookRejected         answer 4xx, store nothing
         EditionError            the edition cannot do that now; the sentence says what it waits for
+        BackupError             no backup was made, or put back, and what stood there stands; mend, try again
     ConfigurationError          the operator mends a file or a setting; no retry can help
 
 ConfigurationError stands outside the tree so that no retry loop swallows it. Constructors take facts and build
@@ -128,6 +129,17 @@ class EditionError(NewsletterError):
     def __init__(self, edition: str, what: str, *, consent: bool = False) -> None:
         self.edition, self.what, self.consent = edition, what, consent
         super().__init__(_one_line(f"{edition}: {what}"))
+
+
+class BackupError(NewsletterError):
+    """A backup was not made, or not put back. What stood there before stands; mend what the sentence says, try again.
+
+    `subject` is the file, the folder, the database or the program that it is about.
+    """
+
+    def __init__(self, subject: Path | str, what: str) -> None:
+        self.subject, self.what = subject, what
+        super().__init__(_one_line(f"{subject}: {what}"))
 
 
 class ConfigurationError(Exception):

@@ -15,12 +15,13 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, or_, text
+from sqlalchemy import delete, or_
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, col, select
 
-from newsletter import desk, notices, operating, outcomes, store
+from newsletter import backup, corrections, desk, notices, operating, outcomes, soundness, store
 from newsletter.errors import ConfigurationError, NewsletterError
+from newsletter.messenger import DeskSender
 from newsletter.models import Alarm, Chore, NoticeState
 from newsletter.newsroom import Newsroom
 from newsletter.processes import is_gone
@@ -87,17 +88,18 @@ def duties(newsroom: Newsroom) -> list[Duty]:
     made = [
         Duty("requests", timedelta(seconds=2), _settle, rest=_PROMPT_REST),
         Duty("notices", timedelta(seconds=2), _send, rest=_PROMPT_REST),
-        # Of branch desk: Duty("desk", timedelta(seconds=2), …DeskSender…, rest=_PROMPT_REST), after the notices, and
-        # Duty("alarms", timedelta(seconds=30), …alarms.sound…), before them, so that what they find is told at once.
+        Duty("desk", timedelta(seconds=2), _tell_desk, rest=_PROMPT_REST),
+        Duty("corrections", timedelta(seconds=30), _correct),
         Duty("reconcile", timedelta(minutes=1), _reconcile),
         Duty("collect", clock.collect_every, _collect, lease=timedelta(minutes=15)),
         Duty("purge", timedelta(hours=1), _purge),
         Duty("fold", timedelta(hours=1), _fold, lease=timedelta(minutes=30)),
         Duty("check", timedelta(days=1), _check, lease=timedelta(hours=6)),
-        # Of branch backup: Duty("backup", …, lease=timedelta(hours=6)) where [backup] is configured.
     ]
     if _keeps_lists(newsroom):
         made.append(Duty("sync", clock.sync_every, _sync, lease=timedelta(minutes=30)))
+    if every := newsroom.settings.backup.every:
+        made.append(Duty("backup", every, _back_up, lease=timedelta(hours=6)))
     return made
 
 
@@ -133,6 +135,13 @@ class Housekeeping:
         self._rows: dict[str, Chore] = {}
         self._unreadable = 0
         self._unread_until: datetime | None = None
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The names of its chores, by what is best done beside one another: what takes long holds up nobody."""
+        slow = ("collect",), ("check", "backup", "fold")
+        other = tuple(name for name in self.names if name not in {*PROMPT, *slow[0], *slow[1]})
+        return PROMPT, other, *slow
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -397,16 +406,37 @@ def _purge(newsroom: Newsroom, stop: threading.Event) -> Came:
 
 
 def _check(newsroom: Newsroom, stop: threading.Event) -> Came:
-    """Have SQLite look through its file. Raises ConfigurationError where it is damaged."""
-    # Of branch backup: what `newsletter db check` does takes the place of all this.
+    """Have the database looked through. Raises ConfigurationError where something of it must be mended."""
     del stop  # it cannot be interrupted; a process that ends meanwhile loses nothing
-    if newsroom.engine.dialect.name != "sqlite":
-        return Came("the server looks after its files by itself")
-    with reading(newsroom.engine) as session:
-        said = session.execute(text("PRAGMA quick_check(1)")).scalar_one()
-    if said != "ok":
-        raise ConfigurationError(f"the database is damaged: {said}; stop everything, and put the latest backup back")
+    found = soundness.check(newsroom.engine, now=newsroom.clock())
+    if not found.sound:
+        first = next(finding.what for finding in found.findings if finding.ok is False)
+        raise ConfigurationError(f"{first}; newsletter db check tells more")
     return Came("the database is whole")
+
+
+def _back_up(newsroom: Newsroom, stop: threading.Event) -> Came:
+    del stop  # killed half-way it leaves no backup, and the next run clears up
+    made = backup.back_up(newsroom.settings, newsroom.engine, now=newsroom.clock(), actor="scheduler")
+    return Came(f"{made.file.name}, {made.size_bytes:,} bytes")
+
+
+def _tell_desk(newsroom: Newsroom, stop: threading.Event) -> Came:
+    """Bring the desk its post; where the provider may not be used, by the webhook alone."""
+    del stop  # a few mails
+    try:
+        provider = newsroom.provider
+    except ConfigurationError:
+        provider = None
+    sender = DeskSender(newsroom.engine, newsroom.settings, provider, newsroom.fetcher, newsroom.clock)
+    came_to = sender.run()
+    return Came(", ".join(f"{count:,} {state}" for state, count in came_to.items()) or None)
+
+
+def _correct(newsroom: Newsroom, stop: threading.Event) -> Came:
+    del stop  # an edition a transaction
+    amended = corrections.amend_all(newsroom)
+    return Came(f"{_many(amended, 'edition')} corrected" if amended else None)
 
 
 def purge_all(newsroom: Newsroom, stop: threading.Event | None = None) -> int:

@@ -19,7 +19,6 @@ from newsletter.clock import Clock
 from newsletter.errors import ConfigurationError
 from newsletter.housekeeping import Housekeeping
 from newsletter.newsroom import Newsroom
-from newsletter.processes import this_process
 from newsletter.settings import Settings
 
 _log = logging.getLogger("newsletter.running")
@@ -49,7 +48,7 @@ class Running:
         return cls(newsroom, clock, Housekeeping(newsroom, clock.owner, clock.stop), environ)
 
     def may_act(self) -> bool:
-        """Whether this process may do anything by itself: not on a database that may be a copy, nor on one that is away.
+        """Whether this process may do anything by itself: not on a database that may be a copy, or that is away.
 
         What stands against it is told in the log, again and again.
         """
@@ -73,7 +72,7 @@ class Running:
         try:
             newsroom = Newsroom.open(Settings.load(self.newsroom.settings.file, self.environ), self.newsroom.clock)
         except ConfigurationError as error:
-            _log.error("running.reload.refused: %s; the configuration before stays", error)  # noqa: TRY400 # a sentence
+            _log.error("running.reload.refused: %s; the configuration before stays", error)  # a sentence
             return str(error)
         before = self.newsroom, self.clock
         # What is in this process's hands is told apart by the clock's own record of it, which goes over.
@@ -101,5 +100,3 @@ class Running:
 def configuration_of(settings: Settings) -> str:
     """The beginning of the SHA-256 of what a configuration says, without its secrets."""
     return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:16]
-
-

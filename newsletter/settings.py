@@ -62,6 +62,7 @@ _FULL_WEEKDAYS = {
     "sat": "saturday",
     "sun": "sunday",
 }
+_MOST_KEPT = 10_000  # backups: one an hour for more than a year
 _SPAN = "a time such as “90m”, “12h” or “7d”"
 # RFC 3986 as far as libpq and SQLAlchemy read it alike: one host or none, and a name.
 _POSTGRESQL = re.compile(
@@ -116,6 +117,17 @@ def _source_url(value: str) -> str:
     if "@" in _web(value).partition("//")[2].partition("/")[0]:
         raise ValueError("expected a web address without a name or password in it")
     return value
+
+
+def _keep(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_KEPT:
+        return value
+    span = _duration(value) if isinstance(value, str | timedelta) else timedelta()
+    if span < timedelta(days=1):
+        raise ValueError(
+            f"expected how many are kept, 1 to {_MOST_KEPT:,}, or for how long, “1d” or more, found “{value}”"
+        )
+    return span
 
 
 def _network(value: Any) -> Any:
@@ -240,6 +252,7 @@ Web = Annotated[str, AfterValidator(_web)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Colour = Annotated[str, AfterValidator(_colour)]
 Where = Annotated[Path, BeforeValidator(_path)]
+Keep = Annotated[int | timedelta, BeforeValidator(_keep)]
 Line = Annotated[str, AfterValidator(_line)]
 Cron = Annotated[str, AfterValidator(_cron)]
 Id = Annotated[str, AfterValidator(_like(r"(?=.{1,30}$)[a-z0-9]+(-[a-z0-9]+)*", _NAME))]
@@ -307,6 +320,16 @@ class Database(_Table):
         default="sqlite:///newsletter.db", repr=False
     )  # it may hold a password
     instance: str | None = None
+
+
+class Backups(_Table):
+    """[backup]: where copies of the database are put, and which of them stay."""
+
+    directory: Where = Path("backups")
+    every: Annotated[Duration, Field(ge=timedelta(minutes=10))] | None = None  # None: not by itself
+    keep: Keep = 14  # so many of the newest, or those that are younger; the newest always
+    compress: bool = False
+    programs: Where | None = None  # the folder of pg_dump, pg_restore and psql
 
 
 class Outbox(_Table):
@@ -565,6 +588,7 @@ class Settings(_Table):
 
     site: Site
     database: Database = Database()
+    backup: Backups = Backups()
     provider: ProviderTable = Outbox()
     sources: dict[Id, SourceTable] = Field(default_factory=dict)
     fetch: Fetch = Fetch()
@@ -729,10 +753,12 @@ class Settings(_Table):
             url = f"sqlite:///{absolute(Path(url.removeprefix('sqlite:///')))}"
             if "?" in url:
                 raise ConfigurationError("database.url: a database's path cannot hold “?”", file=self.file)
-        templates = self.templates.path
+        templates, backup = self.templates.path, self.backup
+        programs = absolute(backup.programs) if backup.programs else None
         return self.model_copy(
             update={
                 "database": self.database.model_copy(update={"url": url}),
+                "backup": backup.model_copy(update={"directory": absolute(backup.directory), "programs": programs}),
                 "provider": provider,
                 "sources": {
                     name: source.model_copy(update={"path": absolute(source.path)})

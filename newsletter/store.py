@@ -281,6 +281,12 @@ def open_editions(session: Session) -> list[EditionRecord]:
     )
 
 
+def frozen_since(session: Session, since: datetime) -> list[EditionRecord]:
+    """The editions of all newsletters that were frozen after an instant, in that order."""
+    later = select(EditionRecord).where(col(EditionRecord.frozen_at) > since).order_by(col(EditionRecord.frozen_at))
+    return list(session.execute(later).scalars())
+
+
 BEFORE_THE_FREEZE = frozenset({EditionState.PLANNED, EditionState.DRAFT, EditionState.HELD, EditionState.SKIPPED})
 """The states in which an edition may be made anew."""
 

