@@ -199,6 +199,9 @@ class Clock:
                 record = self._take(record, step)
                 if step.todo is Todo.DISPATCH and record.state is EditionState.DISPATCHING:
                     return  # a limit leaves no room, or others are at it: `_dispatch` has said when to look again
+                if step.todo is Todo.DRAFT and record.state is EditionState.PLANNED:
+                    self._leave(edition_id, record.next_at)  # too thin so far
+                    return
             self._failed(edition_id, f"a fault of the program: it goes round in circles, {record.state}")
         except (NewsletterError, ConfigurationError) as error:
             _log.error("clock.stopped: %s", error)  # a sentence for the operator
