@@ -33,7 +33,7 @@ _EDITIONS_AT_ONCE = 16  # one that takes an hour to go out holds up nobody
 _JUMP_S = 2.0  # of the machine's clock: more than it is ever slewed in a second
 
 
-class SlotTrigger(BaseTrigger):
+class SlotTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler ships no types
     """Fires when the next edition of a newsletter is to be drafted: APScheduler's own cron knows no skipped hours."""
 
     def __init__(self, newsletter: Newsletter) -> None:

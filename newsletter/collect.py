@@ -690,13 +690,29 @@ def decide(
             left.append((candidate, f"waited longer than max_age ({_days(newsletter.max_age)})"))
         else:
             wanted.append(candidate)
-    wanted.sort(key=_instant, reverse=newsletter.order != "oldest")
-    if newsletter.order == "topics":
-        wanted.sort(key=lambda candidate: _topic_rank(candidate.brief, topics))
+    wanted = _ordered(wanted, newsletter)
     taken, rest = wanted[: newsletter.max_briefs], wanted[newsletter.max_briefs :]
     carried = [(c, "the edition is full") for c in rest if c.source in known_sources]
     left += [(c, "older than the first edition takes") for c in rest if c.source not in known_sources]
     return Selection(tuple(taken), tuple(left), tuple(carried), tuple(waiting))
+
+
+def round_up(candidates: Sequence[Candidate], newsletter: Newsletter, period: str) -> Selection:
+    """Decide about what another newsletter carried in a period: the best of it, and nothing is carried over. Pure."""
+    topics = [topic.casefold() for topic in newsletter.topics]
+    wanted = [one for one in candidates if not topics or any(topic.casefold() in topics for topic in one.brief.topics)]
+    left = [(one, "none of its topics is wanted") for one in candidates if one not in wanted]
+    wanted = _ordered(wanted, newsletter)
+    left += [(one, f"the round-up of {period} is full") for one in wanted[newsletter.max_briefs :]]
+    return Selection(tuple(wanted[: newsletter.max_briefs]), tuple(left), (), ())
+
+
+def _ordered(wanted: Sequence[Candidate], newsletter: Newsletter) -> list[Candidate]:
+    ordered = sorted(wanted, key=_instant, reverse=newsletter.order != "oldest")
+    if newsletter.order == "topics":
+        topics = [topic.casefold() for topic in newsletter.topics]
+        ordered.sort(key=lambda candidate: _topic_rank(candidate.brief, topics))
+    return ordered
 
 
 def _instant(candidate: Candidate) -> datetime:

@@ -19,7 +19,7 @@ from sqlmodel import Session
 
 from newsletter import control, docket, ledger, migrations, outcomes, pace, safeguards, shelf, store, tally
 from newsletter.brief import Brief
-from newsletter.collect import Collected, Folders, Selection, Source, collect, decide, due, same_place
+from newsletter.collect import Collected, Folders, Selection, Source, collect, decide, due, round_up, same_place
 from newsletter.compile import Compiled
 from newsletter.control import StandingOrder, Verdict
 from newsletter.dispatch import Dispatcher, Progress, allowed
@@ -271,9 +271,24 @@ class Newsroom:
         with reading(self.engine) as session:
             record = store.edition(session, name, slot) if slot else None
             mine = record.id if record else None
+            if newsletter.round_up is not None:
+                until = slot.instant if slot else self.clock()
+                since = self._round_up_since(session, name, until)
+                candidates = store.carried(
+                    session, name, newsletter.round_up, after=since, until=until, edition_id=mine
+                )
+                return round_up(candidates, newsletter, f"{since:%Y-%m-%d} to {until:%Y-%m-%d}")
             candidates = store.candidates(session, name, self.settings.sources_of(newsletter), mine)
             known = store.sources_decided(session, name)
         return decide(candidates, newsletter, known, self.clock())
+
+    def _round_up_since(self, session: Session, name: str, until: datetime) -> datetime:
+        """From when on a round-up goes: from the last one that went out, else from the slot before in its schedule."""
+        earlier = [one.slot_at for one in store.frozen_editions(session, name) if one.slot_at < until]
+        if earlier:
+            return max(earlier)
+        before = self.schedule(name).latest(until - timedelta(minutes=1))
+        return before.instant if before else until - timedelta(days=7)
 
     # -------------------------------------------------------------------------------------- compiling
 

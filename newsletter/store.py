@@ -162,6 +162,50 @@ def candidates(
     ]
 
 
+def carried(
+    session: Session, newsletter: str, of: str, *, after: datetime, until: datetime, edition_id: int | None = None
+) -> list[Candidate]:
+    """What the editions of another newsletter carried whose slots lie after one instant and up to another.
+
+    In the newest revisions, oldest on record first; without what was pulled, and what this newsletter has decided.
+    """
+    those = (
+        select(col(Decision.brief_id), func.min(col(Decision.source)).label("source"))
+        .join(EditionRecord, col(EditionRecord.id) == col(Decision.edition_id))
+        .where(
+            col(EditionRecord.newsletter) == of,
+            _PUBLIC,
+            col(EditionRecord.slot_at) > after,
+            col(EditionRecord.slot_at) <= until,
+            col(Decision.verdict) == Verdict.TAKEN,
+            col(Decision.position).is_not(None),
+        )
+        .group_by(col(Decision.brief_id))
+        .subquery()
+    )
+    mine = exists(
+        select(literal(1)).where(
+            col(Decision.newsletter) == newsletter,
+            col(Decision.brief_id) == col(BriefRecord.id),
+            col(Decision.verdict) == Verdict.TAKEN,
+            or_(col(Decision.final), col(Decision.edition_id).in_(_kept_drafts(newsletter, edition_id))),
+        )
+    )
+    rows = session.execute(
+        select(BriefRecord, col(RevisionRecord.content), those.c.source)
+        .join(RevisionRecord, NEWEST_REVISION)
+        .join(those, those.c.brief_id == col(BriefRecord.id))
+        .where(~mine, col(BriefRecord.pulled_at).is_(None))
+        .order_by(col(BriefRecord.id))
+    )
+    return [
+        Candidate(
+            record.id or 0, record.revision, source, Brief.model_validate_json(content), record.first_seen_at, None
+        )
+        for record, content, source in rows
+    ]
+
+
 def _kept_drafts(newsletter: str, but_not: int | None) -> Select[int | None]:
     """The editions of a newsletter that are drafted and go out as they are, all but one."""
     kept = select(col(EditionRecord.id)).where(

@@ -17,7 +17,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from newsletter import __version__
-from newsletter.cli import briefs, database, editions, lists, people, provider, sending, serving, sources, starting
+from newsletter.cli import (
+    briefs,
+    clock,
+    database,
+    editions,
+    lists,
+    people,
+    provider,
+    sending,
+    serving,
+    sources,
+    starting,
+)
 from newsletter.cli._shell import FAILED, INTERRUPTED, MISTAKE
 from newsletter.errors import ConfigurationError, NewsletterError
 
@@ -45,11 +57,13 @@ app.command()(starting.doctor)
 app.command()(briefs.collect)
 app.command()(sending.preview)
 app.command()(sending.send)
+app.command()(clock.scheduler)
 app.command()(sending.halt)
 app.command()(sending.unhalt)
 app.command()(serving.serve)
 app.add_typer(sources.app, name="sources")
 app.add_typer(briefs.app, name="briefs")
+app.add_typer(clock.app, name="schedule")
 app.add_typer(editions.app, name="editions")
 app.add_typer(provider.app, name="provider")
 app.add_typer(database.app, name="db")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from newsletter.cli._shell import DEFAULT, FAILED, AsJson, Config, actor, print_json, print_lines, settings_of
+from newsletter.cli._shell import DEFAULT, FAILED, AsJson, Config, actor, opened, print_json, print_lines, settings_of
 
 app = typer.Typer(help="The database.", no_args_is_help=True)
 
@@ -23,6 +23,16 @@ def upgrade(config: Config = DEFAULT) -> None:
     print(f"the database was {f'at revision {before}' if before else 'empty'} and is at revision {after} now")
     if backup:
         print(f"a copy from before is {backup}")
+
+
+@app.command()
+def claim(config: Config = DEFAULT) -> None:
+    """Say that the database is no copy, wherever it is now, so that the scheduler may send from it."""
+    with opened(config) as newsroom:
+        from newsletter import operating
+
+        operating.claim_place(newsroom, actor=actor())
+    print("claimed: the scheduler may send from it")
 
 
 @app.command()
