@@ -17,7 +17,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from newsletter import __version__
-from newsletter.cli import briefs, database, editions, lists, people, provider, sending, serving, sources, starting
+from newsletter.cli import (
+    briefs,
+    database,
+    editions,
+    lists,
+    looking,
+    people,
+    provider,
+    sending,
+    serving,
+    sources,
+    starting,
+)
 from newsletter.cli._shell import FAILED, INTERRUPTED, MISTAKE
 from newsletter.errors import ConfigurationError, NewsletterError
 
@@ -48,6 +60,8 @@ app.command()(sending.send)
 app.command()(sending.halt)
 app.command()(sending.unhalt)
 app.command()(serving.serve)
+app.command()(looking.status)
+app.command()(looking.reload)
 app.add_typer(sources.app, name="sources")
 app.add_typer(briefs.app, name="briefs")
 app.add_typer(editions.app, name="editions")
