@@ -303,6 +303,11 @@ class EditionRecord(Table, table=True):
         UniqueConstraint("newsletter", "slot"),
         Index("ix_edition_next_at", "next_at", **_only_where("next_at IS NOT NULL")),
         Index("ix_edition_dispatching", "state", **_only_where("state = 'dispatching'")),
+        Index(
+            "ix_edition_open",
+            "slot_at",
+            **_only_where("state IN ('planned', 'draft', 'held', 'dispatching', 'paused')"),
+        ),
         Index("ix_edition_untold", "state", **_only_where("told IS NULL OR told <> state")),
     )
 
@@ -384,6 +389,7 @@ class Batch(Table, table=True):
         UniqueConstraint("edition_id", "number"),
         Index("ix_batch_state_due_at", "edition_id", "state", "due_at"),
         Index("ix_batch_first_id", "edition_id", "first_id"),
+        Index("ix_batch_done_at", "done_at", **_only_where("done_at IS NOT NULL")),
         Index("ix_batch_held", "state", **_only_where("state IN ('claimed', 'calling')")),
     )
 

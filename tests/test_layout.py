@@ -29,6 +29,7 @@ HOMES = {
     "markdown_it": ["newsletter/formats/markdown.py"],
     "mjml": ["newsletter/compile.py"],
     "nh3": ["newsletter/formats/html.py"],
+    "prometheus_client": ["newsletter/metrics.py"],
     "psycopg": ["subscribers/drivers.py"],
     "premailer": ["newsletter/compile.py"],
     "python_http_client": ["newsletter/providers/sendgrid.py"],

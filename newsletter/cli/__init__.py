@@ -23,6 +23,7 @@ from newsletter.cli import (
     database,
     editions,
     lists,
+    looking,
     people,
     provider,
     sending,
@@ -61,6 +62,8 @@ app.command()(clock.scheduler)
 app.command()(sending.halt)
 app.command()(sending.unhalt)
 app.command()(serving.serve)
+app.command()(looking.status)
+app.command()(looking.reload)
 app.add_typer(sources.app, name="sources")
 app.add_typer(briefs.app, name="briefs")
 app.add_typer(clock.app, name="schedule")

@@ -42,6 +42,10 @@ def upgrade() -> None:
     going, untold = sa.text("state = 'dispatching'"), sa.text('told IS NULL OR told <> state')
     op.create_index('ix_edition_dispatching', 'edition', ['state'], sqlite_where=going, postgresql_where=going)
     op.create_index('ix_edition_untold', 'edition', ['state'], sqlite_where=untold, postgresql_where=untold)
+    open_ = sa.text("state IN ('planned', 'draft', 'held', 'dispatching', 'paused')")
+    op.create_index('ix_edition_open', 'edition', ['slot_at'], sqlite_where=open_, postgresql_where=open_)
+    done = sa.text('done_at IS NOT NULL')
+    op.create_index('ix_batch_done_at', 'batch', ['done_at'], sqlite_where=done, postgresql_where=done)
     for table, columns in {
         'instance': (
             sa.Column('place', sa.String(length=1000), nullable=True), sa.Column('reload_at', _INSTANT(), nullable=True),
