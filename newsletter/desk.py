@@ -37,6 +37,8 @@ __all__ = [
     "Urgency",
     "go_on",
     "listed",
+    "local_time",
+    "mentionless",
     "name_of",
     "purge",
     "span",
@@ -220,11 +222,11 @@ def _short(why: str, state: EditionState) -> str:
 def go_on(session: Session, record: EditionRecord) -> str | None:
     """The command that lets an edition go on that waits for a person; None where it waits for nobody."""
     where = f"{record.newsletter} {record.slot}"
-    if record.state is EditionState.PAUSED:
-        return f"newsletter editions resume {where}"
-    if record.state not in {EditionState.HELD, EditionState.DRAFT}:
-        return None
     message = store.message_record(session, record.id or 0)
+    if record.state is EditionState.PAUSED and (record.approval is not Approval.WAITING or message is None):
+        return f"newsletter editions resume {where}"
+    if record.state not in {EditionState.HELD, EditionState.DRAFT, EditionState.PAUSED}:
+        return None
     if message is None:
         return f"newsletter send {record.newsletter} --slot {record.slot} --yes"
     return f"newsletter editions approve {where} --revision {message.revision}"
@@ -282,7 +284,7 @@ def _figures(record: EditionRecord, counted: Tally) -> Iterator[tuple[str, str]]
     if counted.fates:
         yield "Since then", ", ".join(f"{count:,} {word}" for word, count in counted.fates.items())
     if record.frozen_at:
-        yield "Began", _local(record.frozen_at, record.zone)
+        yield "Began", local_time(record.frozen_at, record.zone)
 
 
 def _pace_of(record: EditionRecord, counted: Tally) -> Iterator[tuple[str, str]]:
@@ -290,7 +292,7 @@ def _pace_of(record: EditionRecord, counted: Tally) -> Iterator[tuple[str, str]]
         return
     lasted = record.closed_at - record.frozen_at
     seconds = max(lasted.total_seconds(), 1.0)
-    yield "Over", f"{_local(record.closed_at, record.zone)}, after {span(lasted)}"
+    yield "Over", f"{local_time(record.closed_at, record.zone)}, after {span(lasted)}"
     if counted.accepted:
         quick = counted.accepted >= seconds
         yield "Pace", f"{counted.accepted / seconds * (1 if quick else 60):,.0f} a {'second' if quick else 'minute'}"
@@ -316,8 +318,10 @@ def _left(session: Session, record: EditionRecord) -> Iterator[tuple[str, str]]:
         yield words[verdict], f"{headline}: {reason}" if reason else headline
 
 
-def _local(instant: datetime, zone: str) -> str:
-    return f"{instant.astimezone(ZoneInfo(zone)):%H:%M:%S %Z}"
+def local_time(instant: datetime, zone: str, *, day: bool = False) -> str:
+    """A time as a zone's clocks show it: “07:00:03 CET”, with its `day` before it where that is asked for."""
+    local = instant.astimezone(ZoneInfo(zone))
+    return f"{local:%Y-%m-%d %H:%M %Z}" if day else f"{local:%H:%M:%S %Z}"
 
 
 def span(lasted: timedelta) -> str:
@@ -356,7 +360,7 @@ def tell_proof(
         ("Revision", f"{message.revision}, of {message.briefs} briefs, {message.html_bytes:,} bytes"),
     ]
     if not asked:
-        said = f"It goes out at {_local(record.slot_at, record.zone)}, unless somebody cancels it."
+        said = f"It goes out at {local_time(record.slot_at, record.zone)}, unless somebody cancels it."
         command = f"newsletter editions cancel {record.newsletter} {record.slot}"
         subject = f"[Proof] {name}"
     else:
@@ -366,7 +370,7 @@ def tell_proof(
         if record.approve_by is None:
             said, until = "It waits for somebody to approve it.", ""
         else:
-            until = _local(record.approve_by, record.zone)
+            until = local_time(record.approve_by, record.zone)
             said = f"It waits for approval until {until}. If nobody says anything by then, {rule}."
         subject = f"[Proof] {name}: approve" + (f" by {until}" if until else "")
     rows += [("Note", remark) for remark in remarks[:_MOST_LISTED]]

@@ -286,7 +286,7 @@ class RevisionRecord(Table, table=True):
     brief_id: int = Field(foreign_key="brief.id", primary_key=True)
     number: int = Field(primary_key=True)  # from 1
     content: str = Field(sa_column=Column(Text, nullable=False))
-    seen_at: datetime = Field(sa_type=Instant)
+    seen_at: datetime = Field(sa_type=Instant, index=True)
 
 
 NEWEST_REVISION = (col(RevisionRecord.brief_id) == col(BriefRecord.id)) & (
@@ -391,6 +391,7 @@ class Batch(Table, table=True):
         Index("ix_batch_first_id", "edition_id", "first_id"),
         Index("ix_batch_done_at", "done_at", **_only_where("done_at IS NOT NULL")),
         Index("ix_batch_held", "state", **_only_where("state IN ('claimed', 'calling')")),
+        Index("ix_batch_unknown", "edition_id", **_only_where("state = 'unknown'")),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -444,6 +445,7 @@ class Delivery(Table, table=True):
         UniqueConstraint("edition_id", "subscriber_id"),
         Index("ix_delivery_batch_id", "batch_id", **_only_where("batch_id IS NOT NULL")),
         Index("ix_delivery_unknown", "edition_id", **_only_where("outcome = 'unknown'")),
+        Index("ix_delivery_bad", "edition_id", "fate", **_only_where("fate IN ('bounced', 'complained')")),
         # Asked of NULL first: SQLite makes a table of a list's words for each row, 1.5 s of a million.
         CheckConstraint(_null_or("outcome", Outcome), "outcome"),
         CheckConstraint(_null_or("fate", Fate), "fate"),
@@ -583,7 +585,7 @@ class DeskNotice(Table, table=True):
     edition_id: int | None = Field(default=None, foreign_key="edition.id")  # the same
     message_id: int | None = None  # of a proof: the row in `message` that it shows
     subject: str = Field(max_length=300)
-    content: str = Field(sa_column=Column(Text, nullable=False))  # JSON of newsletter.desk.Said
+    content: str = Field(sa_column=Column(Text, nullable=False))  # JSON: what is said and shown, who has taken it
     created_at: datetime = Field(sa_type=Instant)
     due_at: datetime = Field(sa_type=Instant)
     state: NoticeState = Field(default=NoticeState.PENDING, sa_column=Column(choice(NoticeState), nullable=False))

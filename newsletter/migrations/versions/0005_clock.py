@@ -58,6 +58,10 @@ def upgrade() -> None:
         with op.batch_alter_table(table, recreate='always' if _sqlite() else 'never') as batch_op:
             for column in columns:
                 batch_op.add_column(column)
+    bad, unknown = sa.text("fate IN ('bounced', 'complained')"), sa.text("state = 'unknown'")
+    op.create_index('ix_delivery_bad', 'delivery', ['edition_id', 'fate'], sqlite_where=bad, postgresql_where=bad)
+    op.create_index('ix_batch_unknown', 'batch', ['edition_id'], sqlite_where=unknown, postgresql_where=unknown)
+    op.create_index('ix_brief_revision_seen_at', 'brief_revision', ['seen_at'])
     op.create_table('watch',
     sa.Column('newsletter', sa.String(length=30), nullable=False),
     sa.Column('since', _INSTANT(), nullable=False),
