@@ -134,7 +134,7 @@ def resolve(
     """Say what became of the unknown, of whom nobody has said so yet. Gives how many copies it was said of.
 
     `called_before` leaves out calls that are younger, and, since it is no person who says so, those that a person gave
-    up. RESEND opens a closed edition again.
+    up; nor is a copy resent a second time that way. RESEND opens a closed edition again.
     """
     if verdict is Verdict.RESEND:
         _refuse_if_over(record, "resend")
@@ -144,9 +144,9 @@ def resolve(
     own = _own(session, record, Outcome.UNKNOWN)
     for batch in _unknown_batches(session, record, list(own)):
         assert batch.id is not None
-        if batch.given_up_at is not None and (verdict is Verdict.DROP or called_before is not None):
+        if verdict is Verdict.DROP and batch.given_up_at is not None:
             continue
-        if called_before is not None and (batch.called_at is None or batch.called_at > called_before):
+        if called_before is not None and not _is_due_for(batch, verdict, called_before):
             continue
         rows = own.get(batch.id, [])
         whole = batch.state is BatchState.UNKNOWN
@@ -156,13 +156,21 @@ def resolve(
         elif verdict is Verdict.ACCEPTED:
             accept(session, batch, now=now, note=f"said to be accepted by {actor}")
         else:
-            _resend(session, batch, rows, now=now, note=f"sent again on the word of {actor}")
+            note = f"sent again on the word of {actor}"
+            _resend(session, batch, rows, now=now, note=note, ordered=called_before is not None)
     if total and verdict is Verdict.RESEND:
         promise_anew(session, record, now)
     if total:
         note = f"{verdict}: {total:,} copies"
         store.act(session, "resolve", now=now, actor=actor, edition_id=record.id, note=note)
     return total
+
+
+def _is_due_for(batch: Batch, order: Verdict, called_before: datetime) -> bool:
+    """Whether a standing order speaks of a batch: no person gave it up, and it was not resent that way before."""
+    if batch.given_up_at is not None or (order is Verdict.RESEND and batch.resent_at is not None):
+        return False
+    return batch.called_at is not None and batch.called_at <= called_before
 
 
 def accept(session: Session, batch: Batch, *, now: datetime, note: str) -> None:
@@ -174,12 +182,13 @@ def accept(session: Session, batch: Batch, *, now: datetime, note: str) -> None:
         session.flush()
 
 
-def _resend(session: Session, batch: Batch, rows: Sequence[int], *, now: datetime, note: str) -> None:
-    """Unknown -> pending: whoever is unknown of a call is handed over again."""
+def _resend(session: Session, batch: Batch, rows: Sequence[int], *, now: datetime, note: str, ordered: bool) -> None:
+    """Unknown -> pending: whoever is unknown of a call is handed over again. `ordered` where no person says so now."""
     assert batch.id is not None
     if rows:
-        make_child(session, batch.id, rows, due_at=now, tries=0, note=None)
+        make_child(session, batch.id, rows, due_at=now, tries=0, note=None, resent_at=now if ordered else None)
     if batch.state is BatchState.UNKNOWN:
+        batch.resent_at = now if ordered else batch.resent_at
         batch.state, batch.due_at, batch.promised_at = BatchState.PENDING, now, now
         batch.given_up_at = batch.owner = batch.lease_until = None
         batch.note = note[:500]

@@ -636,10 +636,18 @@ def _stored(session: Session, batch_id: int) -> Batch:
 
 
 def make_child(
-    session: Session, parent_id: int, rows: Sequence[int], *, due_at: datetime, tries: int, note: str | None
+    session: Session,
+    parent_id: int,
+    rows: Sequence[int],
+    *,
+    due_at: datetime,
+    tries: int,
+    note: str | None,
+    resent_at: datetime | None = None,
 ) -> None:
     """Move deliveries of a batch into a new one, due later, and their count with them; their outcomes are open again.
 
+    `resent_at` is when a standing order had them sent again, None where it did not now. What was, stays on record.
     In an edition that was cancelled meanwhile the new one is cancelled, too; a closed one is open again.
     """
     parent = _stored(session, parent_id)
@@ -653,6 +661,7 @@ def make_child(
         number=number + 1,
         parent_id=parent.id,
         suspect_id=parent.suspect_id,
+        resent_at=resent_at or parent.resent_at,
         size=len(rows),
         due_at=due_at,
         promised_at=parent.promised_at,

@@ -419,6 +419,9 @@ class Batch(Table, table=True):
         default=None, sa_type=RowNumber
     )  # while calling: deliveries up to here are answered
     given_up_at: datetime | None = Field(default=None, sa_type=Instant)  # who is unknown in it is left so; NULL: not
+    resent_at: datetime | None = Field(
+        default=None, sa_type=Instant
+    )  # when a standing order had it sent again; NULL: none
     provider_id: str | None = Field(default=None, max_length=200)  # the provider's name for the call; NULL: gave none
     note: str | None = Field(default=None, max_length=500)  # the latest error, scrubbed
     turn: int | None = None  # which of its edition's batches was done with when, from 1; NULL: it is not done
