@@ -69,10 +69,7 @@ class Scheduler:
         wall = time.time() - time.monotonic()
         while not self._over.wait(1):
             shift = time.time() - time.monotonic()
-            if self._reload.is_set() or abs(shift - wall) > _JUMP_S:  # APScheduler waits by the wall clock it knew
-                if self._reload.is_set():
-                    self._running.reload()
-                self._reload.clear()
+            if self._tick() or abs(shift - wall) > _JUMP_S:  # APScheduler waits by the wall clock that it knew
                 self._arrange()
             wall = shift
             self._look()
@@ -85,6 +82,16 @@ class Scheduler:
             raise KeyboardInterrupt
         self._over.set()
         self._running.clock.stop.set()
+
+    def _tick(self) -> bool:
+        """Whether another configuration was taken."""
+        try:
+            taken = self._reload.is_set() and self._running.reload() is None
+            self._reload.clear()
+            return self._running.tick() or taken
+        except DBAPIError as error:
+            _log.error("scheduler.stopped: the database: %s", error.orig)  # a sentence for the operator
+            return False
 
     def _arrange(self) -> None:
         """Make the jobs anew: one a newsletter, at the times when its editions are drafted; and those of the chores."""

@@ -29,7 +29,6 @@ from newsletter.models import (
     Fate,
     Notice,
     NoticeState,
-    Outcome,
     RevisionRecord,
 )
 from newsletter.newsroom import Newsroom

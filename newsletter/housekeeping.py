@@ -19,7 +19,7 @@ from sqlalchemy import delete, or_
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, col, select
 
-from newsletter import backup, corrections, desk, notices, operating, outcomes, soundness, store
+from newsletter import alarms, backup, corrections, desk, notices, operating, outcomes, soundness, store
 from newsletter.errors import ConfigurationError, NewsletterError
 from newsletter.messenger import DeskSender
 from newsletter.models import Alarm, Chore, NoticeState
@@ -88,6 +88,7 @@ def duties(newsroom: Newsroom) -> list[Duty]:
     made = [
         Duty("requests", timedelta(seconds=2), _settle, rest=_PROMPT_REST),
         Duty("notices", timedelta(seconds=2), _send, rest=_PROMPT_REST),
+        Duty("alarms", timedelta(seconds=30), _sound),  # before the desk's post, so that it is told at once
         Duty("desk", timedelta(seconds=2), _tell_desk, rest=_PROMPT_REST),
         Duty("corrections", timedelta(seconds=30), _correct),
         Duty("reconcile", timedelta(minutes=1), _reconcile),
@@ -431,6 +432,12 @@ def _tell_desk(newsroom: Newsroom, stop: threading.Event) -> Came:
     sender = DeskSender(newsroom.engine, newsroom.settings, provider, newsroom.fetcher, newsroom.clock)
     came_to = sender.run()
     return Came(", ".join(f"{count:,} {state}" for state, count in came_to.items()) or None)
+
+
+def _sound(newsroom: Newsroom, stop: threading.Event) -> Came:
+    del stop  # one look
+    raised, ended = alarms.sound(newsroom)
+    return Came(f"{_many(raised, 'alarm')} raised, {ended:,} over" if raised or ended else None)
 
 
 def _correct(newsroom: Newsroom, stop: threading.Event) -> Came:

@@ -4,7 +4,6 @@ A configuration that is wrong is refused, and the one before stays. A new one ta
 is under way has out is finished, and the rest goes on by the new one.
 """
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -15,9 +14,11 @@ from typing import Self
 
 from sqlalchemy.exc import DBAPIError
 
+from newsletter import presence
 from newsletter.clock import Clock
 from newsletter.errors import ConfigurationError
 from newsletter.housekeeping import Housekeeping
+from newsletter.metrics import Lookout, Server
 from newsletter.newsroom import Newsroom
 from newsletter.settings import Settings
 
@@ -39,13 +40,33 @@ class Running:
     environ: Mapping[str, str]
     _retired: list[tuple[Newsroom, Clock]] = field(default_factory=list)
     _told_at: datetime | None = None
+    _ticked_at: datetime | None = None
+    _server: Server | None = None
 
     @classmethod
     def open(cls, file: Path, environ: Mapping[str, str], now: Callable[[], datetime] = _now) -> Self:
         """Read the configuration and open the database. Raises ConfigurationError."""
         newsroom = Newsroom.open(Settings.load(file, environ), now)
         clock = Clock(newsroom)
-        return cls(newsroom, clock, Housekeeping(newsroom, clock.owner, clock.stop), environ)
+        running = cls(newsroom, clock, Housekeeping(newsroom, clock.owner, clock.stop), environ)
+        running._listen()  # its own class
+        presence.register(newsroom, clock.owner)
+        return running
+
+    def _listen(self) -> None:
+        if (address := self.newsroom.settings.clock.listen) is not None:
+            self._server = Server(address, Lookout(lambda: self.newsroom, lambda: self._ticked_at))
+
+    def tick(self) -> bool:
+        """Say that the process lives, and read the configuration again where somebody asked for it. True if it did."""
+        self._ticked_at = self.newsroom.clock()
+        presence.seen(self.newsroom, self.clock.owner)
+        asked = presence.reload_wanted(self.newsroom, self.clock.owner)
+        if asked is None:
+            return False
+        fault = self.reload()
+        presence.loaded(self.newsroom, self.clock.owner, asked, fault)
+        return fault is None
 
     def may_act(self) -> bool:
         """Whether this process may do anything by itself: not on a database that may be a copy, or that is away.
@@ -68,7 +89,10 @@ class Running:
         return False
 
     def reload(self) -> str | None:
-        """Go by the configuration as it is now. Gives why not, where it is wrong: then all stays as it was."""
+        """Go by the configuration as it is now. Gives why not, where it is wrong: then all stays as it was.
+
+        Where it tells how it fares (`clock.listen`) is for a new process to change.
+        """
         try:
             newsroom = Newsroom.open(Settings.load(self.newsroom.settings.file, self.environ), self.newsroom.clock)
         except ConfigurationError as error:
@@ -93,10 +117,8 @@ class Running:
 
     def close(self) -> None:
         """Give back the database and the connections."""
+        if self._server is not None:
+            self._server.close()
+        presence.left(self.newsroom, self.clock.owner)
         self.put_away()
         self.newsroom.close()
-
-
-def configuration_of(settings: Settings) -> str:
-    """The beginning of the SHA-256 of what a configuration says, without its secrets."""
-    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:16]
