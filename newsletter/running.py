@@ -37,18 +37,18 @@ class Running:
     newsroom: Newsroom
     clock: Clock
     house: Housekeeping
-    environ: Mapping[str, str]
+    variables: Mapping[str, str]
     _retired: list[tuple[Newsroom, Clock]] = field(default_factory=list)
     _told_at: datetime | None = None
     _ticked_at: datetime | None = None
     _server: Server | None = None
 
     @classmethod
-    def open(cls, file: Path, environ: Mapping[str, str], now: Callable[[], datetime] = _now) -> Self:
+    def open(cls, file: Path, variables: Mapping[str, str], now: Callable[[], datetime] = _now) -> Self:
         """Read the configuration and open the database. Raises ConfigurationError."""
-        newsroom = Newsroom.open(Settings.load(file, environ), now)
+        newsroom = Newsroom.open(Settings.load(file, variables), now)
         clock = Clock(newsroom)
-        running = cls(newsroom, clock, Housekeeping(newsroom, clock.owner, clock.stop), environ)
+        running = cls(newsroom, clock, Housekeeping(newsroom, clock.owner, clock.stop), variables)
         running._listen()  # its own class
         presence.register(newsroom, clock.owner)
         return running
@@ -94,7 +94,7 @@ class Running:
         Where it tells how it fares (`clock.listen`) is for a new process to change.
         """
         try:
-            newsroom = Newsroom.open(Settings.load(self.newsroom.settings.file, self.environ), self.newsroom.clock)
+            newsroom = Newsroom.open(Settings.load(self.newsroom.settings.file, self.variables), self.newsroom.clock)
         except ConfigurationError as error:
             _log.error("running.reload.refused: %s; the configuration before stays", error)  # a sentence
             return str(error)
