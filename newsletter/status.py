@@ -334,11 +334,11 @@ def _slot_line(one: NextSlot) -> str:
 
 def _chore_line(one: ChoreAccount) -> str:
     if one.succeeded_at is None and not one.failures:
-        return f"  {one.name:<10} not done yet"
+        return f"  {one.name:<12} not done yet"
     done = f"done {_time(one.succeeded_at)}" if one.succeeded_at else "never done"
     if one.failures:
-        return f"  {one.name:<10} failed {one.failures} in a row, {done}: {one.said}"
-    return f"  {one.name:<10} {done}{', at it now' if one.at_it else ''}: {one.said}"
+        return f"  {one.name:<12} failed {one.failures} in a row, {done}: {one.said}"
+    return f"  {one.name:<12} {done}{', at it now' if one.at_it else ''}: {one.said}"
 
 
 def _some(all_of_them: Iterable[str]) -> Iterator[str]:
