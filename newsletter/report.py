@@ -15,7 +15,7 @@ from newsletter.brief import Brief
 from newsletter.collect import NEW, Collected, Look, Source
 from newsletter.compile import CLIP_BYTES
 from newsletter.drafting import Draft
-from newsletter.models import EditionRecord, EditionState
+from newsletter.models import Alarm, EditionRecord, EditionState
 from newsletter.newsroom import EditionAccount, Sent, SourceAccount
 from newsletter.operating import PaceAccount
 from newsletter.outcomes import Taken
@@ -425,6 +425,24 @@ def account_json(account: EditionAccount) -> dict[str, Any]:
         "refused": [told(one) for one in account.refused],
         "unknown": [told(one) for one in account.unknown],
     }
+
+
+# ------------------------------------------------------------------------------------------ alarms
+
+
+def alarm_lines(alarms: Iterable[Alarm]) -> Iterator[str]:
+    """What must be looked into, or had to be."""
+    none = True
+    for none, alarm in ((False, alarm) for alarm in alarms):
+        until = f" until {_instant(alarm.over_at)}" if alarm.over_at else ""
+        yield f"{'over ' if alarm.over_at else 'LOOK '} since {_instant(alarm.since)}{until}: {alarm.what}"
+    if none:
+        yield "nothing to look into"
+
+
+def alarm_json(alarm: Alarm) -> dict[str, Any]:
+    """The same for a script; `over_at` is null while it stands."""
+    return {"key": alarm.key, "what": alarm.what, "since": _iso(alarm.since), "over_at": _iso(alarm.over_at)}
 
 
 # ------------------------------------------------------------------------------------------ sending
