@@ -496,7 +496,7 @@ def stats(newsroom: Newsroom) -> Stats:
 
 @dataclass(frozen=True)
 class NoticesAccount:
-    """The latest notices, newest first; how many wait, and since when the oldest does. The same of those to the desk."""
+    """The latest notices, newest first; how many wait, since when the oldest does; and the same of those to the desk."""
 
     latest: list[Notice]
     waiting: int
@@ -509,5 +509,7 @@ class NoticesAccount:
 def notices_account(newsroom: Newsroom, limit: int) -> NoticesAccount:
     """How the notices fare."""
     with reading(newsroom.engine) as session:
-        to_desk = (desk.listed(session, limit), *desk.waiting(session))
-        return NoticesAccount(notices.listed(session, limit), *notices.waiting(session), *to_desk)
+        waiting, since = notices.waiting(session)
+        return NoticesAccount(
+            notices.listed(session, limit), waiting, since, desk.listed(session, limit), *desk.waiting(session)
+        )

@@ -5,7 +5,7 @@ Pure: values in, lines or JSON-ready values out. One decision is made here: what
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -430,13 +430,12 @@ def account_json(account: EditionAccount) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ alarms
 
 
-def alarm_lines(alarms: Iterable[Alarm]) -> Iterator[str]:
+def alarm_lines(alarms: Sequence[Alarm]) -> Iterator[str]:
     """What must be looked into, or had to be."""
-    none = True
-    for none, alarm in ((False, alarm) for alarm in alarms):
+    for alarm in alarms:
         until = f" until {_instant(alarm.over_at)}" if alarm.over_at else ""
         yield f"{'over ' if alarm.over_at else 'LOOK '} since {_instant(alarm.since)}{until}: {alarm.what}"
-    if none:
+    if not alarms:
         yield "nothing to look into"
 
 
