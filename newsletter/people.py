@@ -13,11 +13,11 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlmodel import Session, col
 
 import subscribers
-from newsletter import notices, store
+from newsletter import desk, notices, store
 from newsletter.edition import Finding
 from newsletter.errors import ConfigurationError
 from newsletter.folding import copies_of
-from newsletter.models import EventRecord, Notice
+from newsletter.models import DeskNotice, EventRecord, Notice
 from newsletter.newsroom import Newsroom
 from newsletter.settings import ERASURE_VARIABLE, SECRET_VARIABLE, Settings
 from subscribers import (
@@ -496,14 +496,20 @@ def stats(newsroom: Newsroom) -> Stats:
 
 @dataclass(frozen=True)
 class NoticesAccount:
-    """The latest notices, newest first; how many wait, and since when the oldest does."""
+    """The latest notices, newest first; how many wait, since when the oldest does; and the same of those to the desk."""
 
     latest: list[Notice]
     waiting: int
     since: datetime | None
+    desk: list[DeskNotice]
+    desk_waiting: int
+    desk_since: datetime | None
 
 
 def notices_account(newsroom: Newsroom, limit: int) -> NoticesAccount:
     """How the notices fare."""
     with reading(newsroom.engine) as session:
-        return NoticesAccount(notices.listed(session, limit), *notices.waiting(session))
+        waiting, since = notices.waiting(session)
+        return NoticesAccount(
+            notices.listed(session, limit), waiting, since, desk.listed(session, limit), *desk.waiting(session)
+        )

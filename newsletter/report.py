@@ -5,7 +5,7 @@ Pure: values in, lines or JSON-ready values out. One decision is made here: what
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from newsletter.brief import Brief
 from newsletter.collect import NEW, Collected, Look, Source
 from newsletter.compile import CLIP_BYTES
 from newsletter.drafting import Draft
-from newsletter.models import EditionRecord, EditionState
+from newsletter.models import Alarm, EditionRecord, EditionState
 from newsletter.newsroom import EditionAccount, Sent, SourceAccount
 from newsletter.operating import PaceAccount
 from newsletter.outcomes import Taken
@@ -425,6 +425,23 @@ def account_json(account: EditionAccount) -> dict[str, Any]:
         "refused": [told(one) for one in account.refused],
         "unknown": [told(one) for one in account.unknown],
     }
+
+
+# ------------------------------------------------------------------------------------------ alarms
+
+
+def alarm_lines(alarms: Sequence[Alarm]) -> Iterator[str]:
+    """What must be looked into, or had to be."""
+    for alarm in alarms:
+        until = f" until {_instant(alarm.over_at)}" if alarm.over_at else ""
+        yield f"{'over ' if alarm.over_at else 'LOOK '} since {_instant(alarm.since)}{until}: {alarm.what}"
+    if not alarms:
+        yield "nothing to look into"
+
+
+def alarm_json(alarm: Alarm) -> dict[str, Any]:
+    """The same for a script; `over_at` is null while it stands."""
+    return {"key": alarm.key, "what": alarm.what, "since": _iso(alarm.since), "over_at": _iso(alarm.over_at)}
 
 
 # ------------------------------------------------------------------------------------------ sending

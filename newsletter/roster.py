@@ -6,7 +6,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from newsletter.models import Notice, NoticeState
+from newsletter.models import DeskNotice, Notice, NoticeState
 from newsletter.people import Added, ListAccount, NoticesAccount, Person, Stats
 from subscribers import OptIn, Reason, State, Subscriber
 
@@ -200,12 +200,37 @@ def notice_lines(account: NoticesAccount) -> Iterator[str]:
         yield f"{one.id}  {_when(one.created_at)}  {one.kind} to person {one.subscriber_id}: {one.state}{note}"
     since = f", the oldest since {_when(account.since)}" if account.since else ""
     yield f"{many(account.waiting, 'notice')} waiting{since}"
+    if account.desk or account.desk_waiting:
+        yield "to the desk:"
+    for told in account.desk:
+        note = f": {told.note}" if told.note else ""
+        yield f"{told.id}  {_when(told.created_at)}  {told.kind} by {told.channel}: {told.state}{note}"
+        yield f"    {told.subject}"
+    if account.desk or account.desk_waiting:
+        since = f", the oldest since {_when(account.desk_since)}" if account.desk_since else ""
+        yield f"{many(account.desk_waiting, 'notice')} to the desk waiting{since}"
+
+
+def desk_notice_json(one: DeskNotice) -> dict[str, Any]:
+    """A notice to the desk for a script: with its channel and subject in place of a subscriber."""
+    return {
+        "id": one.id,
+        "to": "desk",
+        "kind": str(one.kind),
+        "channel": str(one.channel),
+        "subject": one.subject,
+        "state": str(one.state),
+        "created": one.created_at,
+        "tries": one.tries,
+        "note": one.note,
+    }
 
 
 def notice_json(one: Notice) -> dict[str, Any]:
     """A notice for a script."""
     return {
         "id": one.id,
+        "to": "subscriber",
         "kind": str(one.kind),
         "subscriber": one.subscriber_id,
         "state": str(one.state),

@@ -1,5 +1,6 @@
 """What a person must look into is told once, by whatever process finds it, and once more when it is over."""
 
+import json
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,10 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
-from newsletter import alarms, control, desk, store
+from newsletter import alarms, cli, control, desk, store
 from newsletter.collect import Source
 from newsletter.models import (
-    Alarm,
     Approval,
     Chore,
     DeskKind,
@@ -164,14 +164,6 @@ def test_no_address_is_kept_or_told(room: Newsroom) -> None:
     alarms.sound(room)
     assert "reader3" not in str(standing(room)) + str(told(room))
     assert alarms.sound(room) == (0, 0)
-
-
-def test_what_is_over_for_long_is_taken_away(desk: Desk, room: Newsroom) -> None:
-    put(room, Alarm(key="k", what="w", since=NOW, over_at=NOW), Alarm(key="l", what="w", since=NOW))
-    desk.clock.forward(alarms.KEPT + timedelta(days=1))
-    with transaction(room.engine) as session:
-        assert alarms.purge(session, room.clock()) == 1
-    assert [one.key for one in alarms.listed(room, 10)] == ["l"]
 
 
 # ------------------------------------------------------------------------------------------ editions
@@ -378,3 +370,29 @@ def test_nothing_but_indexes_is_read_of_deliveries(room: Newsroom) -> None:
         ]
     assert len(asked) >= 2
     assert [plan for plan in plans if plan.startswith("SCAN delivery") and "USING" not in plan] == []
+
+
+# ------------------------------------------------------------------------------------------ looking
+
+
+def test_the_command_line_lists_what_stands_and_what_the_desk_was_told(
+    desk: Desk, room: Newsroom, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> str:
+        cli.app([*arguments, "--config", str(desk.file)], standalone_mode=False)
+        return capsys.readouterr().out
+
+    assert run("alarms") == "nothing to look into\n"
+    put(room, Chore(name="sync", due_at=NOW, failures=3, said="no answer"))
+    alarms.sound(room)
+    assert run("alarms") == "LOOK  since 2026-11-23 08:00 UTC: “sync” keeps failing: no answer\n"
+    [one] = json.loads(run("alarms", "--json"))
+    assert (one["key"], one["over_at"]) == ("chore sync", None)
+    told = run("notices")
+    assert "1  2026-11-23 08:00 UTC  alert by mail: pending\n    “sync” keeps failing: no answer\n" in told
+    assert "1 notice to the desk waiting, the oldest since 2026-11-23 08:00 UTC" in told
+    assert [one["to"] for one in json.loads(run("notices", "--json"))] == ["desk"]
+    sql(room, "UPDATE chore SET failures = 0")
+    alarms.sound(room)
+    assert run("alarms") == "nothing to look into\n"
+    assert run("alarms", "--all").startswith("over  since 2026-11-23 08:00 UTC until 2026-11-23 08:00 UTC: ")

@@ -21,6 +21,23 @@ def status(config: Config = DEFAULT, as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED)
 
 
+def alarms(
+    every: Annotated[bool, typer.Option("--all", help="Also those that are over, the latest hundred.")] = False,
+    config: Config = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """List what must be looked into, as it was found last."""
+    from newsletter import alarms as found
+    from newsletter import report
+
+    with opened(config) as newsroom:
+        listed = found.listed(newsroom, 100 if every else None)
+    if as_json:
+        print_json([report.alarm_json(alarm) for alarm in listed])
+    else:
+        print_lines(report.alarm_lines(listed))
+
+
 def reload(
     wait: Annotated[int, typer.Option(help="How many seconds to wait for the answers.", min=0, max=600)] = 15,
     config: Config = DEFAULT,

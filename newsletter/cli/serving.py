@@ -50,7 +50,7 @@ def notices(
     config: Config = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Show the latest notices, and how each fared."""
+    """Show the latest notices, to subscribers and to the desk, and how each fared."""
     if context.invoked_subcommand is not None:
         return
     from newsletter import people, roster
@@ -58,7 +58,8 @@ def notices(
     with opened(config) as newsroom:
         account = people.notices_account(newsroom, limit)
     if as_json:
-        print_json([roster.notice_json(one) for one in account.latest])
+        told = [roster.desk_notice_json(one) for one in account.desk]
+        print_json([*(roster.notice_json(one) for one in account.latest), *told])
     else:
         print_lines(roster.notice_lines(account))
 
