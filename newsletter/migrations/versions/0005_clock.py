@@ -54,6 +54,14 @@ def upgrade() -> None:
         with op.batch_alter_table(table, recreate='always' if _sqlite() else 'never') as batch_op:
             for column in columns:
                 batch_op.add_column(column)
+    op.create_table('wave_zone',
+    sa.Column('edition_id', sa.Integer(), nullable=False),
+    sa.Column('zone', sa.String(length=64), nullable=False),
+    sa.Column('wave', sa.Integer(), nullable=False),
+    sa.Column('due_at', _INSTANT(), nullable=False),
+    sa.ForeignKeyConstraint(['edition_id'], ['edition.id'], name=op.f('fk_wave_zone_edition_id')),
+    sa.PrimaryKeyConstraint('edition_id', 'zone', name=op.f('pk_wave_zone'))
+    )
     op.create_table('watch',
     sa.Column('newsletter', sa.String(length=30), nullable=False),
     sa.Column('since', _INSTANT(), nullable=False),
