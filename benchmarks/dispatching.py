@@ -134,8 +134,9 @@ def make_desk(folder: Path, people: int, tables: str, message: Message | None = 
         )
         message = message or _message()
         connection.execute(
-            "INSERT INTO edition (id, newsletter, slot, zone, slot_at, state, created_at, lists, stale_after_s, tag) "
-            "VALUES (1, 'daily', '2026-11-23T07:00', 'UTC', ?, 'draft', ?, '[\"daily\"]', 86400, '0123456789abcdef')",
+            "INSERT INTO edition (id, newsletter, slot, zone, slot_at, state, created_at, lists, stale_after_s, tag, "
+            "failures) VALUES (1, 'daily', '2026-11-23T07:00', 'UTC', ?, 'draft', ?, '[\"daily\"]', 86400, "
+            "'0123456789abcdef', 0)",
             (at, at),
         )
         connection.execute(

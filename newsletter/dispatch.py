@@ -90,9 +90,10 @@ class _Claim:
 
 @dataclass(frozen=True, slots=True)
 class _Wait:
-    """Nothing can be claimed for so many seconds."""
+    """Nothing can be claimed for so many seconds; `note` says what is waited for where that is a wave."""
 
     seconds: float
+    note: str | None = None
 
 
 @dataclass
@@ -110,6 +111,7 @@ class _Run:
     done: int = 0
     fault: BaseException | None = None
     changed: threading.Condition = field(default_factory=threading.Condition)
+    told: str | None = None  # which wave was said to be waited for
     turns: int = 0  # counts what was put on record, so that a waiting thread misses nothing
 
     def fail(self, fault: BaseException) -> None:
@@ -129,7 +131,7 @@ class Dispatcher:
     """Sends one edition's batches through one provider. Clock, sleep, randomness and names are arguments.
 
     `limits.calls` calls go out at once, from threads that claim ahead; with one, all is done in the caller's thread.
-    `stop` ends the run after the calls that are out.
+    `stop` ends the run after the calls that are out. With `linger` it ends where nothing is due within that time.
     """
 
     engine: Engine
@@ -151,7 +153,7 @@ class Dispatcher:
         """Send what is due until nothing waits, or somebody stops it. Gives the edition as it stands then.
 
         It returns early where dispatch is halted or the edition paused or cancelled, and waits for batches that are due
-        later (within `linger`) or in another living process's hands.
+        later, within `linger` if there is one, or in another living process's hands.
         """
         with reading(self.engine) as session:
             record = session.get_one(EditionRecord, edition_id)
@@ -245,6 +247,11 @@ class Dispatcher:
                 progress = Progress(min(run.done, run.total), run.total, note)
                 self.report(progress)
             run.turn()
+        if isinstance(step, _Wait) and step.note:
+            with run.lock:
+                if step.note != run.told:
+                    run.told = step.note
+                    self.report(Progress(min(run.done, run.total), run.total, step.note))
         return step
 
     def _write(self, run: _Run, answered: _Answered | None) -> tuple[_Claim | _Wait | None, str | None]:
@@ -282,15 +289,20 @@ class Dispatcher:
             pace.unqueue(rate, run.edition_id)
             return None
         due = ledger.next_due(session, run.edition_id)
+        rest = due - now if due is not None and all(batch.edition_id != run.edition_id for batch in held) else None
+        note = None
+        if rest is not None and rest > _LOOK_AGAIN and ledger.is_ahead(session, run.edition_id, now):
+            note = f"the next wave is due at {due:%Y-%m-%d %H:%M} UTC"
         if not goes:
             if due is not None and due <= now and (leave.until is not None or not turn.alone):
                 pace.queue(rate, run.edition_id, now)
             due = leave.until or now + _TURN
-        if self.linger is not None and due is not None and due - now > self.linger:
+            rest = leave.until - now if leave.until is not None and rest is not None else None
+        if rest is not None and self.linger is not None and rest > self.linger:
             pace.unqueue(rate, run.edition_id)
-            return None  # what another thread of this run has out, it sees to itself
+            return None
         span = min(_LOOK_AGAIN, due - now) if due is not None else _LOOK_AGAIN
-        return _Wait(max(_SOONEST, span.total_seconds()))
+        return _Wait(max(_SOONEST, span.total_seconds()), note)
 
     def _release_lapsed(self, session: Session, held: Sequence[Batch], now: datetime) -> bool:
         """Take batches from processes that are gone, or whose lease ran out: pending again, or unknown.

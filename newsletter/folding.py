@@ -23,6 +23,7 @@ from newsletter.models import (
     Fate,
     FoldedDeliveries,
     Outcome,
+    WaveZone,
 )
 
 _TOGETHER = 20_000  # subscribers a list: read whole to find one of them, in about a millisecond
@@ -117,6 +118,7 @@ def _forget_calls(session: Session, edition_id: int) -> None:
     batches = select(col(Batch.id)).where(col(Batch.edition_id) == edition_id)
     session.execute(delete(Attempt).where(col(Attempt.batch_id).in_(batches)))
     session.execute(update(Batch).where(col(Batch.edition_id) == edition_id).values(first_id=None, last_id=None))
+    session.execute(delete(WaveZone).where(col(WaveZone.edition_id) == edition_id))
 
 
 @dataclass(frozen=True, slots=True)

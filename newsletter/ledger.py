@@ -6,9 +6,9 @@ somebody's hands is conditional on its epoch, so that a process which overslept 
 is counted in tally.py.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeAlias, cast
 
@@ -33,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
+from newsletter import waves
 from newsletter.edition import AttemptId, DeliveryId, Recipient
 from newsletter.models import (
     Attempt,
@@ -47,6 +48,7 @@ from newsletter.models import (
     Outcome,
     Verdict,
 )
+from newsletter.schedule import Slot
 from newsletter.store import changed_rows, message_record, set_edition, topics_of
 from subscribers import SUPPRESSED, Instant, RowNumber, Subscriber, audience, standing
 
@@ -79,9 +81,20 @@ def count_audience(
 
 
 def freeze(
-    session: Session, record: EditionRecord, *, due_at: datetime, batch_size: int, now: datetime
+    session: Session,
+    record: EditionRecord,
+    *,
+    due_at: datetime,
+    batch_size: int,
+    now: datetime,
+    local: Slot | None = None,
+    late: bool = False,
 ) -> Frozen | None:
     """Cut the audience at one instant, and make every decision of the edition final. In one transaction, the caller's.
+
+    Everybody is due at `due_at`; with `local` each when their own zone's clock shows that wall-clock time, and no batch
+    holds two of these instants. Where that is past, they are due at `now`, unless it is past by more than the edition's
+    `stale_after`: then they are skipped, unless a person said that it goes out `late`.
 
     None where the draft is no longer the one on record (another process froze or remade it): look again.
     """
@@ -99,14 +112,18 @@ def freeze(
     if not set_edition(session, record.id, EditionState.DISPATCHING, reason=None, only_from=[EditionState.DRAFT]):
         return None
     who = audience(record.lists, now, topics_of(session, record.id)).subquery()
-    candidates = session.execute(select(func.count()).select_from(who)).scalar_one()
+    plan: waves.Plan | None = None
+    if local is None:
+        candidates = session.execute(select(func.count()).select_from(who)).scalar_one()
+        rows = select(who.c.subscriber_id, who.c.exclusion).order_by(who.c.subscriber_id)
+    else:
+        stale_after = None if late else timedelta(seconds=record.stale_after_s)
+        plan = waves.plan(session, record.id, who, local, now=now, stale_after=stale_after)
+        candidates, rows = plan.candidates, waves.in_order(plan, who)
     delivery = Delivery.__table__  # type: ignore[attr-defined] # SQLModel adds it
     inserted = changed_rows(
         session,
-        insert(delivery).from_select(
-            ["edition_id", "subscriber_id", "reason"],
-            select(literal(record.id), who.c.subscriber_id, who.c.exclusion).order_by(who.c.subscriber_id),
-        ),
+        insert(delivery).from_select(["subscriber_id", "reason", "edition_id"], rows.add_columns(literal(record.id))),
     )
     # In a second step, since a database asks for `exclusion` as often as a statement names it: 0.5 s of a million.
     outcome = case((col(Delivery.reason) == SUPPRESSED, Outcome.SUPPRESSED.value), else_=Outcome.SKIPPED.value)
@@ -117,7 +134,17 @@ def freeze(
     )
     if inserted != candidates:
         raise RuntimeError(f"the audience was counted as {candidates} and frozen as {inserted}")
-    ranges = _ranges(session, record.id, batch_size)
+    ranges: list[tuple[int | None, datetime, tuple[int, int, int]]]
+    if plan is None:
+        ranges = [(None, due_at, cut) for cut in _ranges(session, record.id, batch_size)]
+    else:
+        spans = _spans(session, record.id, plan.people)
+        ranges = [
+            (wave, plan.due[wave - 1], cut)
+            for wave, span in spans
+            if wave
+            for cut in _ranges(session, record.id, batch_size, span)
+        ]
     if ranges:
         session.execute(
             insert(Batch),
@@ -129,13 +156,14 @@ def freeze(
                     "first_id": first,
                     "last_id": last,
                     "size": size,
-                    "due_at": due_at,
-                    "promised_at": due_at,
+                    "wave": wave,
+                    "due_at": due,
+                    "promised_at": due,
                     "state": BatchState.PENDING,
                     "epoch": 0,
                     "tries": 0,
                 }
-                for number, (first, last, size) in enumerate(ranges, 1)
+                for number, (wave, due, (first, last, size)) in enumerate(ranges, 1)
             ],
         )
     session.execute(
@@ -146,16 +174,34 @@ def freeze(
     session.execute(
         update(EditionRecord).where(col(EditionRecord.id) == record.id).values(candidates=candidates, frozen_at=now)
     )
-    return Frozen(candidates, sum(size for _, _, size in ranges), len(ranges))
+    return Frozen(candidates, sum(size for _, _, (_, _, size) in ranges), len(ranges))
 
 
-def _ranges(session: Session, edition_id: int, size: int) -> list[tuple[int, int, int]]:
-    """The row numbers of an edition's open deliveries cut into batches: first, last, how many."""
+def _spans(session: Session, edition_id: int, people: Mapping[int, int]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """The first and the last row number of each wave, whose deliveries follow one another."""
+    first: int = session.execute(
+        select(func.coalesce(func.min(col(Delivery.id)), 0)).where(col(Delivery.edition_id) == edition_id)
+    ).scalar_one()
+    for wave in sorted(people):
+        last: int = session.execute(
+            select(func.coalesce(col(Delivery.id), 0))
+            .where(col(Delivery.id) >= first, _of(edition_id))
+            .order_by(col(Delivery.id))
+            .limit(1)
+            .offset(people[wave] - 1)
+        ).scalar_one()
+        yield wave, (first, last)
+        first = last + 1
+
+
+def _ranges(
+    session: Session, edition_id: int, size: int, span: tuple[int, int] | None = None
+) -> list[tuple[int, int, int]]:
+    """The row numbers of an edition's open deliveries, all or of a span, cut into batches: first, last, how many."""
     mine = (_of(edition_id), col(Delivery.outcome).is_(None))
+    within = col(Delivery.edition_id) == edition_id if span is None else col(Delivery.id).between(*span)
     first, newest, left = session.execute(
-        select(func.min(col(Delivery.id)), func.max(col(Delivery.id)), func.count()).where(
-            col(Delivery.edition_id) == edition_id, col(Delivery.outcome).is_(None)
-        )
+        select(func.min(col(Delivery.id)), func.max(col(Delivery.id)), func.count()).where(within, *mine)
     ).one()
     ranges = []
     while left > size:
@@ -199,10 +245,11 @@ def _went_out_meanwhile(session: Session, record: EditionRecord) -> bool:
 
 
 def due_now(session: Session, edition_id: int, now: datetime) -> None:
-    """Make every pending batch due now: an operator's word that a late edition still goes out."""
+    """Make every pending batch due now, but for waves that are ahead: a person's word that it goes out late."""
     session.execute(
         update(Batch)
         .where(col(Batch.edition_id) == edition_id, col(Batch.state) == BatchState.PENDING)
+        .where(col(Batch.promised_at) <= now)
         .values(due_at=now, promised_at=now)
     )
 
@@ -321,6 +368,15 @@ def next_due(session: Session, edition_id: int) -> datetime | None:
 def first_promised(session: Session, edition_id: int) -> datetime | None:
     """When the oldest pending batch was first due, None where none is pending."""
     return session.execute(_FIRST_PROMISED, {"edition": edition_id}).scalar_one_or_none()
+
+
+def is_ahead(session: Session, edition_id: int, now: datetime) -> bool:
+    """Whether all that waits in an edition are waves whose time has not come."""
+    open_ones = select(func.min(col(Batch.promised_at))).where(
+        col(Batch.edition_id) == edition_id, col(Batch.state).in_(OPEN)
+    )
+    first = session.execute(open_ones).scalar_one_or_none()
+    return first is not None and first > now
 
 
 def held(session: Session) -> list[Batch]:
@@ -660,6 +716,7 @@ def make_child(
         message_id=parent.message_id,
         number=number + 1,
         parent_id=parent.id,
+        wave=parent.wave,
         suspect_id=parent.suspect_id,
         resent_at=resent_at or parent.resent_at,
         size=len(rows),

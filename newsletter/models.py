@@ -403,6 +403,7 @@ class Batch(Table, table=True):
         default=None, sa_type=RowNumber
     )  # deliveries from here on, whose `batch_id` is NULL; NULL: made out of another batch
     last_id: int | None = Field(default=None, sa_type=RowNumber)  # up to and with this one
+    wave: int | None = None  # of an edition that goes out at local time: as `WaveZone` counts them; NULL: of none
     size: int  # deliveries that stand in it now
     due_at: datetime = Field(sa_type=Instant)  # of the next try
     promised_at: datetime = Field(sa_type=Instant)  # when it was first due: what `stale_after` is measured from
@@ -428,6 +429,20 @@ class Batch(Table, table=True):
     # The batch whose call was refused without a word about whose fault it is, and of which this one is a part or all;
     # NULL: no such thing happened. An acceptance among its parts proves that the message itself is good.
     suspect_id: int | None = Field(default=None, foreign_key="batch.id", index=True)
+
+
+class WaveZone(Table, table=True):
+    """When the people of a zone were due as an edition was frozen that goes out at local time, and in which wave.
+
+    Of the zones that its audience had then. Who had none, or one that was not known, stands with the slot's own zone.
+    """
+
+    __tablename__ = "wave_zone"
+
+    edition_id: int = Field(foreign_key="edition.id", primary_key=True)
+    zone: str = Field(max_length=64, primary_key=True)  # IANA name
+    wave: int  # from 1, in the order of their instants; 0: too late at the freeze, so that nobody of it is mailed
+    due_at: datetime = Field(sa_type=Instant)  # of wave 0: when it would have been
 
 
 class Attempt(Table, table=True):

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlmodel import Session
 
-from newsletter import control, docket, ledger, migrations, outcomes, pace, safeguards, shelf, store, tally
+from newsletter import control, docket, ledger, migrations, outcomes, pace, safeguards, shelf, store, tally, waves
 from newsletter.brief import Brief
 from newsletter.collect import Collected, Folders, Selection, Source, collect, decide, due, round_up, same_place
 from newsletter.compile import Compiled
@@ -37,6 +37,7 @@ from newsletter.schedule import Schedule, Slot
 from newsletter.settings import Outbox, Settings
 from newsletter.store import OnRecord
 from newsletter.tally import Speed, Tally, Trouble
+from newsletter.waves import Wave
 from subscribers import connect, ensure_list, is_suppressed, reading, transaction
 
 _SAMPLE_TOKEN = "proof"  # noqa: S105 # leads to a page that does nothing: no subscriber has it
@@ -88,6 +89,7 @@ class EditionAccount:
     unknown: list[Trouble]
     speed: Speed | None  # None: it is not in dispatch, or nothing went out of late
     acts: list[OperatorAct]  # what was done with it by whom, oldest first
+    waves: list[Wave]  # of one that goes out at local time
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,8 @@ class Newsroom:
                 return Slot.parse(text, newsletter.zone)
             except ValueError:
                 raise EditionError(name, f"expected a slot such as 2026-11-23T07:00, found “{text}”") from None
-        slot = self.schedule(name).latest(self.clock())
+        at_local, schedule = newsletter.send_at_local, self.schedule(name)
+        slot = (schedule.latest_on_earth if at_local else schedule.latest)(self.clock())
         if slot is None:
             raise EditionError(name, "no slot of its schedule was ever due")
         return slot
@@ -340,7 +343,7 @@ class Newsroom:
             record = store.edition(session, name, slot)
         if record is None or record.frozen_at is None or slot_text is not None:
             return slot, record if record and record.frozen_at else None
-        return next(self.schedule(name).upcoming(self.clock()), slot), record
+        return next(self.schedule(name).upcoming(max(self.clock(), slot.instant)), slot), record
 
     # -------------------------------------------------------------------------------------- sending
 
@@ -418,9 +421,14 @@ class Newsroom:
         )
 
     def unfinished(self) -> list[tuple[EditionRecord, int]]:
-        """The editions, of any newsletter, in which deliveries wait, and how many."""
+        """The editions, of any newsletter, in which deliveries wait, and how many; not those with waves ahead alone."""
+        now = self.clock()
         with reading(self.engine) as session:
-            return [(record, tally.tally(session, record).waiting) for record in store.open_editions(session)]
+            return [
+                (record, tally.tally(session, record).waiting)
+                for record in store.open_editions(session)
+                if record.state is EditionState.PAUSED or not ledger.is_ahead(session, record.id or 0, now)
+            ]
 
     def refuse_if_unsafe(self, name: str) -> None:
         """Refuse to mail anybody while dispatch is halted, or from a database that may be a copy."""
@@ -476,16 +484,19 @@ class Newsroom:
         with transaction(self.engine) as session:
             # Asked again inside the transaction that freezes: another slot may have been started, people added.
             record = session.get_one(EditionRecord, draft.id)
+            slot = Slot.parse(record.slot, record.zone)
             if not consent:
                 earlier = store.frozen_editions(session, name)
-                safeguards.ask_if_near(name, newsletter, Slot.parse(record.slot, record.zone), earlier, now)
-            late = consent and (now - record.slot_at > timedelta(seconds=record.stale_after_s) or record.slot_at > now)
+                safeguards.ask_if_near(name, newsletter, slot, earlier, now)
+            late = consent and now - record.slot_at > timedelta(seconds=record.stale_after_s)
             frozen = ledger.freeze(
                 session,
                 record,
-                due_at=now if late else record.slot_at,
+                due_at=now if late or (consent and record.slot_at > now) else record.slot_at,
                 batch_size=self.limits.batch_size(self.provider.batch_size),
                 now=now,
+                local=slot if newsletter.send_at_local else None,
+                late=late,
             )
             if frozen is None:
                 return False
@@ -529,7 +540,7 @@ class Newsroom:
     ) -> EditionRecord:
         """Send what waits in a frozen edition, until nothing does or somebody stops it. Gives it as it stands then.
 
-        With `linger` it ends where nothing is due within so long, too.
+        With `linger` also until nothing is due within that time: `ledger.next_due` says when it goes on.
         """
         if record.state is not EditionState.DISPATCHING:
             return record
@@ -646,6 +657,7 @@ class Newsroom:
             tally.troubles(session, record, Outcome.UNKNOWN) if single and counted and counted.unknown else [],
             tally.speed(session, record, counted.waiting, self.clock()) if counted and in_dispatch else None,
             store.acts_of(session, record.id),
+            waves.waves(session, record, self.clock()),
         )
 
     # -------------------------------------------------------------------------------------- outcomes

@@ -24,6 +24,7 @@ from newsletter.rehearsal import Rehearsed
 from newsletter.settings import Folder
 from newsletter.store import OnRecord
 from newsletter.tally import Tally, Trouble
+from newsletter.waves import Wave
 
 # ------------------------------------------------------------------------------------------ briefs
 
@@ -387,6 +388,7 @@ def edition_lines(account: EditionAccount) -> Iterator[str]:
         yield f"  {account.speed.per_second:,.0f} recipients a second over the last minutes; over at about {over}"
     for act in account.acts:
         yield f"  {act.at:%Y-%m-%d %H:%M:%S} UTC  {act.act} by {act.actor}" + (f": {act.note}" if act.note else "")
+    yield from wave_lines(account.waves)
     for batch in account.waiting:
         yield f"  waiting: {batch.size:,}, due {batch.due_at:%Y-%m-%d %H:%M:%S} UTC: {batch.note}"
     yield from (f"  refused: {one.address}: {one.reason or 'no reason given'}" for one in account.refused)
@@ -397,6 +399,13 @@ def edition_lines(account: EditionAccount) -> Iterator[str]:
         left = ", given up" if people[0].given_up else ""
         yield f"  unknown: {len(people):,}{left}, {reason or 'no answer came'} (attempt_id {attempt or 'none'})"
         yield from (f"      {one.address} (delivery_id {one.delivery})" for one in people)
+
+
+def wave_lines(waves: Sequence[Wave]) -> Iterator[str]:
+    """The waves of an edition, where there are several: who is due when, and what became of them."""
+    for number, wave in enumerate(waves if len(waves) > 1 else (), start=1):
+        zones = "1 zone" if len(wave.zones) == 1 else f"{len(wave.zones)} zones"
+        yield f"  wave {number}: {wave.people:,} in {zones}, due {wave.due_at:%Y-%m-%d %H:%M} UTC: {wave.state}"
 
 
 def account_json(account: EditionAccount) -> dict[str, Any]:
@@ -418,6 +427,10 @@ def account_json(account: EditionAccount) -> dict[str, Any]:
         "over_at": account.speed.over_at.isoformat() if account.speed else None,
         "acts": [
             {"at": act.at.isoformat(), "actor": act.actor, "act": act.act, "note": act.note} for act in account.acts
+        ],
+        "waves": [
+            {"due_at": wave.due_at.isoformat(), "zones": list(wave.zones), "people": wave.people, "state": wave.state}
+            for wave in account.waves
         ],
         "waiting": [
             {"people": batch.size, "due_at": batch.due_at.isoformat(), "note": batch.note} for batch in account.waiting

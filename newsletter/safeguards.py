@@ -48,8 +48,13 @@ def ask_about_slot(name: str, newsletter: Newsletter, slot: Slot, now: datetime)
             f"{slot} is no slot of its schedule ({', '.join(newsletter.schedule)}); --yes sends it",
             consent=True,
         )
-    if slot.instant > now:
-        wait = hours(slot.instant - now)
+    begins = newsletter.due_from(slot)
+    if begins > now and newsletter.send_at_local:
+        what = f"its slot {slot} begins in {hours(begins - now)}, where the day begins first"
+        asked = "--yes freezes it now, and sends it at that time in each zone"
+        raise EditionError(name, f"{what}; {asked}", consent=True)
+    if begins > now:
+        wait = hours(begins - now)
         raise EditionError(name, f"its slot {slot} is {wait} ahead; --yes sends it now", consent=True)
     if now - slot.instant > newsletter.stale_after:
         late = hours(now - slot.instant)

@@ -5,7 +5,8 @@ whose instant is what the clock would have shown had it not been put forward (PE
 is one slot, the first. Where a slot that was put forward falls on the very instant of another (an hourly newsletter at
 the change, a daily one in the week in which Samoa skipped a Friday), the two are one: the one that the clock showed.
 0 is Sunday, as in Vixie cron; cronsim reads the expressions. Days that a newsletter skips, and those after its end,
-have no slots; why a time is none is told, so that no silence is unexplained.
+have no slots; why a time is none is told, so that no silence is unexplained. A slot may be one in each zone: it
+begins where the day does, and passes over the Earth in 26 hours.
 """
 
 import re
@@ -22,6 +23,9 @@ from cronsim import CronSim, CronSimError
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _WIDEST_SHIFT = timedelta(hours=25)  # more than any zone's clock change, and than Samoa's skipped day of 2011
+# IANA's tzdata: Pacific/Kiritimati (file australasia) has stood at +14 since 1995, and no zone was further ahead since;
+# none is further behind than Etc/GMT+12 (file etcetera), the clock of Baker Island and of ships there. A test asks all.
+_FIRST_ON_EARTH, _LAST_ON_EARTH = timedelta(hours=14), timedelta(hours=-12)
 
 
 @dataclass(frozen=True, order=True)
@@ -38,7 +42,7 @@ class Slot:
             raise ValueError("a slot is a local date and time to the minute, without an offset")
         slot = cls(datetime.fromisoformat(text.strip()), zone)
         try:
-            _ = slot.instant
+            _ = slot.instant, first_on_earth(slot.local), last_on_earth(slot.local)
         except OverflowError:
             raise ValueError("a slot is a time that has an instant in UTC") from None
         return slot
@@ -53,13 +57,22 @@ class Slot:
         """True where the zone's clock never showed it: 02:30 on the day of a change from 02:00 to 03:00."""
         return self.instant.astimezone(ZoneInfo(self.zone)).replace(tzinfo=None) != self.local
 
+    def in_zone(self, zone: str | None) -> "Slot":
+        """The same wall-clock time in another zone. The slot itself for None, and for what is no zone to this machine."""
+        return Slot(self.local, zone) if zone is not None and _is_zone(zone) else self
+
     def __str__(self) -> str:
         return self.local.isoformat(timespec="minutes")
 
 
 def first_on_earth(local: datetime) -> datetime:
-    """The instant at which the first zone on Earth shows a local time: UTC+14, the time of the Line Islands."""
-    return (local - timedelta(hours=14)).replace(tzinfo=UTC)
+    """The instant at which the first zone on Earth, UTC+14, shows a wall-clock time (naive). Raises OverflowError."""
+    return local.replace(tzinfo=UTC) - _FIRST_ON_EARTH
+
+
+def last_on_earth(local: datetime) -> datetime:
+    """The same of the last one, UTC-12: 26 hours later."""
+    return local.replace(tzinfo=UTC) - _LAST_ON_EARTH
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,11 @@ class Schedule:
         run = self.upcoming(max(due) - timedelta(microseconds=1))
         *_, latest = takewhile(lambda slot: slot.instant <= now, run)
         return latest
+
+    def latest_on_earth(self, now: datetime) -> Slot | None:
+        """The latest slot whose wall-clock time the first zone on Earth has shown by `now`; the same None."""
+        begun = takewhile(lambda slot: first_on_earth(slot.local) <= now, self.upcoming(now))
+        return max(begun, key=lambda slot: slot.instant, default=None) or self.latest(now)
 
     def upcoming(self, after: datetime) -> Iterator[Slot]:
         """The slots after an instant, in the order of their instants, no two at one instant."""
@@ -153,6 +171,14 @@ class Schedule:
         if self.until is not None:
             start = min(start, datetime.combine(self.until + timedelta(days=1), time.min))
         return (Slot(local, self.zone) for local in CronSim(cron, start, reverse=True))
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
 
 
 def _is_cron(text: str) -> bool:

@@ -33,7 +33,7 @@ from pydantic import (
 
 from newsletter.errors import ConfigurationError
 from newsletter.misspelt import as_configuration_error, line_of, nearest, refuse_unknown
-from newsletter.schedule import WEEKDAYS, Schedule
+from newsletter.schedule import WEEKDAYS, Schedule, Slot, first_on_earth
 from subscribers import AddressError, parse
 
 DEFAULT_FILE = Path("newsletter.toml")
@@ -541,12 +541,12 @@ class Newsletter(_Table):
     zone: Zone = "UTC"
     skip: Days = ()
     until: date | None = None
+    send_at_local: bool = False
     lead: Duration = Field(default=timedelta(minutes=10), le=timedelta(days=7))
     approval: Literal["auto", "required"] = "auto"
     approve_within: Duration | None = None
     silence: Literal["send", "hold", "skip"] = "hold"
     round_up: Id | None = None
-    send_at_local: bool = False
     language: Language = "en"
     lists: Slugs = Field(min_length=1)
     sources: Words = ()
@@ -574,6 +574,10 @@ class Newsletter(_Table):
     def timetable(self) -> Schedule:
         """Its slots."""
         return Schedule(self.schedule, self.zone, self.skip, self.until)
+
+    def due_from(self, slot: Slot) -> datetime:
+        """The instant from which the edition of a slot may go out to somebody."""
+        return first_on_earth(slot.local) if self.send_at_local else slot.instant
 
     @property
     def mailbox(self) -> Address:

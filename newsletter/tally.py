@@ -159,7 +159,10 @@ class Speed:
 
 
 def speed(session: Session, record: EditionRecord, waiting: int, now: datetime) -> Speed | None:
-    """The pace of an edition in dispatch; None where nothing waits, or nothing went out within five minutes."""
+    """The pace of an edition in dispatch; None where nothing waits, or nothing went out within five minutes.
+
+    It is not over before the last of what waits is due.
+    """
     if not waiting:
         return None
     since = now - _RATE_OVER
@@ -172,7 +175,12 @@ def speed(session: Session, record: EditionRecord, waiting: int, now: datetime) 
         return None
     seconds = max((now - max(first, since)).total_seconds(), 1.0)
     rate = int(count) / seconds
-    return Speed(rate, now + timedelta(seconds=waiting / rate))
+    last_due = session.execute(
+        select(func.max(col(Batch.due_at))).where(
+            col(Batch.edition_id) == record.id, col(Batch.state) == BatchState.PENDING
+        )
+    ).scalar_one_or_none()
+    return Speed(rate, max(now + timedelta(seconds=waiting / rate), last_due or now))
 
 
 # ------------------------------------------------------------------------------------------ who

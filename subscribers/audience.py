@@ -1,8 +1,8 @@
 """Who gets an edition, as one SELECT, and how somebody in it stands later, as one expression.
 
 The SELECT counts the candidates and freezes the audience by INSERT … SELECT; the expression is asked again for the few
-of a batch when it is claimed. The columns of the SELECT are promised: `subscriber_id`, `address`, `name`, `link`, and
-`exclusion`, which is NULL where the person may be mailed and else says why not.
+of a batch when it is claimed. The columns of the SELECT are promised: `subscriber_id`, `address`, `name`, `link`,
+`zone`, and `exclusion`, which is NULL where the person may be mailed and else says why not.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,12 +21,12 @@ LEFT = "left"
 
 def audience(
     lists: Sequence[str], at: datetime, topics: Collection[str] | None = None
-) -> Select[tuple[int, str, str | None, str, str | None]]:
+) -> Select[tuple[int, str, str | None, str, str | None, str | None]]:
     """Everyone with a confirmed subscription to any of the lists (by slug), once, as they stand at an instant.
 
-    Columns: subscriber_id, address, name, link, exclusion (NULL, "suppressed", "paused" or "topics"). A person who left
-    is no longer in it. `topics` are those that the edition has: who wants some topics and none of these is excluded.
-    None asks nobody's topics.
+    Columns: subscriber_id, address, name, link, zone (NULL: the newsletter's), exclusion (NULL, "suppressed", "paused"
+    or "topics"). A person who left is no longer in it. `topics` are those that the edition has: who wants some topics
+    and none of these is excluded. None asks nobody's topics.
     """
     subscriber, subscription = Subscriber.__table__.c, Subscription.__table__.c  # type: ignore[attr-defined] # SQLModel adds it
     # Asked of everybody: as a set that is made once. 1,000,000 people on SQLite: 0.53 s, where a question for each of
@@ -37,6 +37,7 @@ def audience(
         subscriber.address.label("address"),
         subscriber.name.label("name"),
         subscriber.link.label("link"),
+        subscriber.zone.label("zone"),
         case(*_exclusions(at, topics), else_=null()).label("exclusion"),
     ).where(subscriber.id.in_(confirmed))
 

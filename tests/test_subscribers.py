@@ -453,7 +453,7 @@ def test_the_audience_is_everyone_confirmed_once_with_its_promised_columns(engin
         suppress(session, parse("suppressed@example.org"), Reason.OPERATOR, now=NOW, actor="x", note=None)
     with reading(engine) as session:
         result = session.execute(audience(["daily", "weekly", "no-such-list"], NOW))
-        assert list(result.keys()) == ["subscriber_id", "address", "name", "link", "exclusion"]
+        assert list(result.keys()) == ["subscriber_id", "address", "name", "link", "zone", "exclusion"]
         rows = [(row.address.partition("@")[0], row.exclusion) for row in result]
         assert sorted(rows, key=str) == [
             ("both", None),

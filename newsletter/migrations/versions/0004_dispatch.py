@@ -74,6 +74,7 @@ def upgrade() -> None:
     with op.batch_alter_table('batch', schema=None, recreate='always' if _sqlite() else 'never') as batch_op:
         batch_op.add_column(sa.Column('first_id', _BIG, nullable=True))
         batch_op.add_column(sa.Column('last_id', _BIG, nullable=True))
+        batch_op.add_column(sa.Column('wave', sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column('called_at', subscribers.db.Instant(), nullable=True))
         batch_op.add_column(sa.Column('done_at', subscribers.db.Instant(), nullable=True))
         batch_op.add_column(sa.Column('held_until', subscribers.db.Instant(), nullable=True))

@@ -62,6 +62,14 @@ def upgrade() -> None:
     op.create_index('ix_delivery_bad', 'delivery', ['edition_id', 'fate'], sqlite_where=bad, postgresql_where=bad)
     op.create_index('ix_batch_unknown', 'batch', ['edition_id'], sqlite_where=unknown, postgresql_where=unknown)
     op.create_index('ix_brief_revision_seen_at', 'brief_revision', ['seen_at'])
+    op.create_table('wave_zone',
+    sa.Column('edition_id', sa.Integer(), nullable=False),
+    sa.Column('zone', sa.String(length=64), nullable=False),
+    sa.Column('wave', sa.Integer(), nullable=False),
+    sa.Column('due_at', _INSTANT(), nullable=False),
+    sa.ForeignKeyConstraint(['edition_id'], ['edition.id'], name=op.f('fk_wave_zone_edition_id')),
+    sa.PrimaryKeyConstraint('edition_id', 'zone', name=op.f('pk_wave_zone'))
+    )
     op.create_table('watch',
     sa.Column('newsletter', sa.String(length=30), nullable=False),
     sa.Column('since', _INSTANT(), nullable=False),
