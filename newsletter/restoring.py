@@ -33,7 +33,7 @@ from newsletter.newsroom import engine_of
 from newsletter.processes import is_gone
 from newsletter.schedule import Schedule, Slot
 from newsletter.settings import Settings
-from newsletter.soundness import Inside, file_of, instant_of, look_into
+from newsletter.soundness import Inside, file_of, instant_of, is_sqlite, look_into
 from subscribers import reading
 from subscribers.db import WRITERS
 
@@ -191,8 +191,10 @@ def _on_sqlite(order: _Order) -> Restored:
             reason, open_editions = _halt(draft, file, inside, now, order.actor)
             _belong(draft, database)
             sync(draft)
-            since = _ask_present(engine, inside.at, now) if present else None
-            kept = _swap(database, draft, now, present=present)
+            # What is no database any more is not opened as one: SQLite would take its journal away.
+            readable = present and is_sqlite(database)
+            since = _ask_present(engine, inside.at, now) if readable else None
+            kept = _swap(database, draft, now, present=present, readable=readable)
         finally:
             _clear(draft)
     slots = _slots(settings, inside.at, now)
@@ -237,13 +239,13 @@ def _belong(draft: Path, database: Path) -> None:
         os.chown(draft, owner.st_uid, owner.st_gid)
 
 
-def _swap(database: Path, draft: Path, now: datetime, *, present: bool) -> Path | None:
+def _swap(database: Path, draft: Path, now: datetime, *, present: bool, readable: bool) -> Path | None:
     """Put a finished file in the database's place, and give where the one that stood there is kept.
 
     At each instant the database's name leads to the whole old file or to the whole new one.
     """
     kept = _free(database.with_name(f"{database.name}.before-restore-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"))
-    damaged = present and not _settle(database, now)
+    damaged = present and not (readable and _settle(database, now))
     with _locked(database):
         journals = [
             one for one in (database.with_name(f"{database.name}{suffix}") for suffix in _JOURNALS) if one.exists()
@@ -302,7 +304,7 @@ def _settle(database: Path, now: datetime) -> bool:
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether an error says that a file, or the disk under it, is damaged: its low byte does (sqlite.org/rescode.html)."""
+    """Whether an error says that a file, or the disk under it, is damaged (sqlite.org/rescode.html: its low byte)."""
     return error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR}
 
 

@@ -208,15 +208,20 @@ class Inside:
     at: datetime
 
 
+def is_sqlite(file: Path) -> bool:
+    """Whether a file begins as a database of SQLite does. This process must not have it open: its locks would go."""
+    with file.open("rb") as opened:
+        return opened.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+
+
 def look_into(file: Path, name: str) -> Inside:
     """See that a copy of SQLite that nobody has open may stand in a database's place, and what it is a copy of.
 
     Every page is read. Raises BackupError, about `name`, where it is damaged, of something else, or of a newer program.
     Nothing in it is executed: a trigger or a view in it is refused.
     """
-    with file.open("rb") as opened:
-        if opened.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
-            raise BackupError(name, "it is no database of SQLite")
+    if not is_sqlite(file):
+        raise BackupError(name, "it is no database of SQLite")
     try:
         # "immutable": it is read without locks, and without making files beside it, whatever its journal mode.
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True)) as opened_file:

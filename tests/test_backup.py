@@ -1,12 +1,14 @@
 """Backups: whole whatever goes on meanwhile, private, checked before they have a name, and kept as configured."""
 
 import json
+import os
 import re
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -128,7 +130,7 @@ def test_commits_between_its_pages_neither_begin_it_anew_nor_get_into_it(
             ask("INSERT INTO operator_act (at, actor, act) VALUES ('2026-11-23 08:00:00', 'test', 'meanwhile')")
             ask("UPDATE subscriber SET name = ?", f"Name {len(commits)}")
 
-        monkeypatch.setattr(making.time, "sleep", commit)
+        monkeypatch.setattr(time, "sleep", commit)
         copy = full.folder / "copy.db"
         copy.touch()
         making.copy_pages(engine, copy)
@@ -154,8 +156,8 @@ def test_a_backup_during_dispatch_is_one_state_in_which_the_sum_holds(desk: Desk
         while not ask("SELECT count(*) FROM batch WHERE state = 'done'")[0][0]:
             assert sending.poll() is None
     backup = made(desk)
-    _, said = sending.communicate()
-    assert sending.returncode == 0, said
+    _, complaint = sending.communicate()
+    assert sending.returncode == 0, complaint
     if databases.Chosen.kind == databases.SQLITE:
         engine = engine_of(_settings_on(desk, backup.file))
         found = soundness.check(engine, now=NOW)
@@ -194,8 +196,8 @@ def damage(file: Path) -> None:
 
 
 def test_where_there_is_no_room_it_says_how_much_is_wanted(full: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = making.shutil.disk_usage(full.folder)
-    monkeypatch.setattr(making.shutil, "disk_usage", lambda folder: usage._replace(free=1_000))
+    usage = shutil.disk_usage(full.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1_000))
     with pytest.raises(BackupError, match=r"1,000 bytes are free there, and the database has [\d,]+"):
         made(full)
     assert files(full.folder / "backups") == set()
@@ -206,7 +208,7 @@ def test_a_disk_that_fills_up_half_way_leaves_nothing(full: Desk, monkeypatch: p
     def is_full(file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(making.os, "fsync", is_full)
+    monkeypatch.setattr(os, "fsync", is_full)
     with pytest.raises(BackupError, match="No space left on device"):
         made(full)
     assert files(full.folder / "backups") == set()
@@ -324,7 +326,7 @@ def _load(folder: Path, line: str) -> Settings:
 
 
 @pytest.fixture
-def fake(full: Desk) -> Iterator[Path]:
+def fake(full: Desk) -> Path:
     """A folder with a pg_dump that tells what it was given, and fails."""
     folder = full.folder / "programs"
     folder.mkdir()

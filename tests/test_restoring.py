@@ -1,9 +1,8 @@
 """A backup that is put back: the old database or the new one, whole, halted, and never under a process's feet."""
 
 import gzip
+import itertools
 import json
-import os
-import random
 import re
 import shutil
 import signal
@@ -71,7 +70,7 @@ def test_a_restored_database_mails_nobody_until_an_operator_says_so(full: Desk) 
     )
     full.clock.now = LATER
     with full.open() as newsroom:
-        with pytest.raises(EditionError, match="halted since 2026-11-24 10:00 UTC by operator:anna .restored from"):
+        with pytest.raises(EditionError, match=r"halted since 2026-11-24 10:00 UTC by operator:anna \(restored from"):
             newsroom.send("daily")
         assert newsroom.unhalt("operator:anna")
         full.brief("tower")
@@ -163,7 +162,7 @@ def test_a_database_that_stands_there_is_not_replaced_without_a_word(full: Desk)
         (lambda file: file.write_bytes(b"PGDMP" + bytes(100)), "needs a backup of SQLite, and this is none"),
         (lambda file: file.write_bytes(b"SQLite format 3\0" + bytes(5_000)), "it is damaged"),
         (lambda file: file.write_bytes(file.read_bytes()[:-8_192]), "it is damaged"),
-        (lambda file: damage(file), "it is damaged"),
+        (damage, "it is damaged"),
         (lambda file: file.write_bytes(gzip.compress(file.read_bytes())[:-20]), "cannot be decompressed to its end"),
         (lambda file: _sql(file, "DROP TABLE operator_act"), "it is no database of a newsletter"),
         (lambda file: _sql(file, "UPDATE alembic_version SET version_num = '9000'"), "made by a newer newsletter"),
@@ -349,91 +348,183 @@ def test_an_error_of_the_server_undoes_all_and_shows_no_row(full: Desk, monkeypa
 
 # ------------------------------------------------------------------------------------------ kills
 
+DRIVER = """
+import os, signal, sys, time
+from datetime import datetime
+from pathlib import Path
+from newsletter import backup, restoring
+from newsletter.newsroom import engine_of
+from newsletter.settings import Settings
 
-def _killed(desk: Desk, after: float, *arguments: str) -> bool:
-    """Run a command and kill it after so long. True where it was still running."""
-    whole = [sys.executable, "-m", "newsletter", *arguments, "--config", str(desk.file)]
-    with subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+settings, now = Settings.load(Path(sys.argv[1]), {}), datetime.fromisoformat(sys.argv[2])
+left = 0
+
+def deadly(real):
+    def call(*arguments, **options):
+        for step in (lambda: None, lambda: real(*arguments, **options)):
+            global left
+            given = step()
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return given
+    return call
+
+def work():
+    if len(sys.argv) > 3:
+        restoring.restore(settings, Path(sys.argv[3]), now=now, actor="test", over=True)
+    else:
+        engine = engine_of(settings)
+        backup.back_up(settings, engine, now=now, keep=1_000)
+
+backup._PAGES = 24
+for line in sys.stdin:
+    steps, _, seconds = line.partition(" ")
+    left = int(steps)
+    child = os.fork()
+    if not child:
+        for name in ("open", "fsync", "link", "rename", "replace", "unlink"):
+            setattr(os, name, deadly(getattr(os, name)))
+        time.sleep = deadly(time.sleep)
         try:
-            process.wait(after)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            return True
-    return False
+            work()
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    if seconds:
+        time.sleep(float(seconds))
+        os.kill(child, signal.SIGKILL)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Makes a backup, or puts one back, in children of itself that are killed at a step of theirs, or after a time."""
 
 
-def _took(desk: Desk, *arguments: str) -> float:
-    began = time.monotonic()
-    done = command(desk, *arguments)
-    assert done.returncode == 0, done.stderr
-    return time.monotonic() - began
+@contextmanager
+def dying(desk: Desk, *arguments: object) -> Iterator[Callable[[str], int]]:
+    """What runs such a child, and gives how it ended: -9 where it was killed, 0 where it came to its end."""
+    told = [sys.executable, "-c", DRIVER, str(desk.file), LATER.isoformat(), *map(str, arguments)]
+    with subprocess.Popen(told, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def run(order: str) -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(order, file=process.stdin, flush=True)
+            return int(process.stdout.readline())
+
+        yield run
 
 
-def _settled(desk: Desk) -> None:
-    """Wait until the server has seen that whoever was killed is gone."""
-    while not desk.url.startswith("sqlite:"):
-        with desk.asking() as ask:
-            others = (
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-            if ask(f"{others} AND backend_type = 'client backend'") == [(0,)]:
-                return
-        time.sleep(0.01)
+def _at_each_step(run: Callable[[str], int], look: Callable[[], None]) -> int:
+    """Kill before and after each thing that is done to a file, one after the other, until it comes to its end."""
+    for step in itertools.count(1):
+        ended = run(str(step))
+        look()
+        if ended == 0:
+            return step
+        assert ended == -signal.SIGKILL
+    raise AssertionError
 
 
-ROUNDS = 12 if databases.Chosen.kind == databases.SQLITE else 6
-
-
-@pytest.mark.slow
-def test_a_backup_that_is_killed_leaves_a_whole_one_or_none_and_the_next_clears_up(full: Desk) -> None:
-    full.rows("UPDATE message SET content = ?", "x" * 30_000_000)  # long enough to be killed in the midst of it
-    chance = random.Random(1)
-    whole = _took(full, "db", "backup")
+@ON_SQLITE
+@pytest.mark.parametrize("compress", ["false", "true"])
+def test_a_backup_that_is_killed_leaves_a_whole_one_or_none_and_the_next_clears_up(full: Desk, compress: str) -> None:
+    full.configure(lambda text: configured(text, compress=compress))
     directory = full.folder / "backups"
-    killed = partial = 0
-    for _ in range(ROUNDS):
-        killed += _killed(full, chance.uniform(whole * 0.4, whole), "db", "backup")
-        partial += any(name.startswith(".") for name in files(directory))
-        _settled(full)
-    assert killed
-    assert partial, "none was killed while it wrote: the test proves nothing"
-    backup = made(full, LATER, keep=10_000)
+    drafts = set()
+
+    def look() -> None:
+        for name in files(directory):
+            if name.startswith("."):
+                drafts.add(name)
+            elif compress == "true":
+                assert gzip.decompress((directory / name).read_bytes()).startswith(b"SQLite format 3")
+            else:
+                look_into(directory / name, name)
+
+    with dying(full) as run:
+        steps = _at_each_step(run, look)
+    assert steps > 20
+    assert drafts
     assert not [name for name in files(directory) if name.startswith(".")]
-    for name in files(directory):
-        if databases.Chosen.kind == databases.SQLITE:
-            look_into(directory / name, name)
-        else:
-            programs = databases.programs() or Path()
-            subprocess.run([programs / "pg_restore", "--file=/dev/null", directory / name], check=True)
-    assert backup.file.name in files(directory)
 
 
-@pytest.mark.slow
+@ON_SQLITE
 def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new_one_whole(full: Desk) -> None:
+    backup = made(full)
+    with full.open() as newsroom:
+        full.people(newsroom, 30)
+    old = shutil.copyfile(_file(full), full.folder / "old.db")
+    found = []
+
+    def look() -> None:
+        found.append(_people(full))
+        assert found[-1] in {20, 30}
+        ((halted, why),) = full.rows("SELECT halted_at IS NOT NULL, halt_reason FROM instance")
+        assert found[-1] == 30 or (halted and why.startswith(migrations.RESTORED))
+        assert full.rows("PRAGMA integrity_check") == [("ok",)]
+        for kept in full.folder.glob("*.before-restore*"):
+            look_into(kept, kept.name)
+            kept.unlink()
+        shutil.copyfile(old, full.folder / "next.db").replace(_file(full))
+
+    with dying(full, backup.file) as run:
+        steps = _at_each_step(run, look)
+    assert steps > 20
+    assert set(found) == {20, 30}, "killed before the swap and after it"
+    assert not [name for name in files(full.folder) if ".restoring" in name]
+
+
+@ON_POSTGRESQL
+@pytest.mark.slow
+def test_an_archive_is_put_back_whole_or_not_at_all_whenever_it_is_killed(full: Desk) -> None:
     full.rows("UPDATE message SET content = ?", "x" * 20_000_000)
     backup = made(full)
     with full.open() as newsroom:
         full.people(newsroom, 30)
-    chance = random.Random(1)
-    arguments = ("db", "restore", str(backup.file), "--over")
-    whole = _took(full, *arguments)
-    killed, found = 0, set()
-    for _ in range(ROUNDS):
-        with full.open() as newsroom:
-            newsroom.unhalt("test")
-            full.people(newsroom, 30)
-        killed += _killed(full, chance.uniform(whole * 0.5, whole), *arguments)
-        _settled(full)
-        people = _people(full)
-        found.add(people)
-        assert people in {20, 30}
-        ((halted, why),) = full.rows("SELECT halted_at IS NOT NULL, halt_reason FROM instance")
-        assert people == 30 or (halted and why.startswith(migrations.RESTORED))
-        done = command(full, "db", "check")
-        assert done.returncode == 0, done.stdout
-    assert killed
+    found = []
+    with dying(full, backup.file) as run:
+        began = time.monotonic()
+        assert run("0") == 0
+        whole = time.monotonic() - began
+        for share in (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95):
+            with full.open() as newsroom:
+                newsroom.unhalt("test")
+                full.people(newsroom, 30)
+            run(f"0 {whole * share}")
+            _alone(full)
+            found.append(_people(full))
+            assert found[-1] in {20, 30}
+            ((halted, why),) = full.rows("SELECT halted_at IS NOT NULL, halt_reason FROM instance")
+            assert halted == (found[-1] == 20)
+            assert not halted or why.startswith(migrations.RESTORED)
     assert 30 in found, "none was killed before its end: the test proves nothing"
-    _took(full, *arguments)
-    assert _people(full) == 20
-    assert not [name for name in files(full.folder) if ".restoring" in name]
+
+
+@ON_POSTGRESQL
+@pytest.mark.slow
+def test_an_archive_that_is_killed_has_no_name_and_the_next_clears_up(full: Desk) -> None:
+    full.rows("UPDATE message SET content = ?", "x" * 20_000_000)
+    directory = full.folder / "backups"
+    drafts = set()
+    with dying(full) as run:
+        for seconds in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6):
+            run(f"0 {seconds}")
+            drafts |= {name for name in files(directory) if name.startswith(".")}
+        assert run("0") == 0
+    assert drafts
+    named = files(directory)
+    assert not [name for name in named if name.startswith(".")]
+    for name in named:
+        programs = databases.programs() or Path()
+        subprocess.run([programs / "pg_restore", "--file=/dev/null", directory / name], check=True)
+
+
+def _alone(desk: Desk) -> None:
+    """Wait until the server has seen that the programs of whoever was killed are gone."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with desk.asking() as ask:
+        while ask(f"{others} AND backend_type = 'client backend'") != [(0,)]:
+            time.sleep(0.01)
