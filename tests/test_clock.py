@@ -6,15 +6,16 @@ from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 
 import pytest
+from sqlmodel import select
 
-from newsletter import corrections, operating
+from newsletter import agenda, corrections, docket, operating
 from newsletter.clock import Clock
 from newsletter.errors import ConfigurationError, EditionError
 from newsletter.newsroom import Newsroom
+from subscribers import Subscriber, reading, transaction
 from tests.conftest import Desk
 
-MINUTE = timedelta(minutes=1)
-HOUR = timedelta(hours=1)
+SECOND = timedelta(seconds=1)
 
 
 def at(text: str) -> datetime:
@@ -50,7 +51,7 @@ def copies(desk: Desk) -> Counter[tuple[str, str]]:
 
 
 class Run:
-    """Schedulers on one desk, in simulated time."""
+    """Schedulers on one desk, in simulated time that goes from one instant at which something is due to the next."""
 
     def __init__(self, desk: Desk, *clocks: Clock) -> None:
         self.desk, self.clocks = desk, clocks
@@ -61,11 +62,21 @@ class Run:
             clock.run_due()
             clock.tell()
 
-    def until(self, end: str, *, step: timedelta = timedelta(minutes=10)) -> None:
+    def until(self, end: str) -> None:
         self.look()
         while self.desk.clock.now < at(end):
-            self.desk.clock.now = min(at(end), self.desk.clock.now + step)
+            self.desk.clock.now = min(at(end), self._next())
             self.look()
+
+    def _next(self) -> datetime:
+        newsroom, now = self.clocks[0].newsroom, self.desk.clock.now
+        with reading(newsroom.engine) as session:
+            due = docket.next_at(session)
+        begins = [
+            next(at for slot in one.timetable.upcoming(now) if (at := agenda.drafted_from(one, slot)) > now)
+            for one in newsroom.settings.newsletters.values()
+        ]
+        return max(now + 5 * SECOND, min([*begins, *([due] if due else [])]))
 
 
 @pytest.fixture
@@ -84,7 +95,7 @@ def test_a_slot_gives_one_edition_drafted_before_it_and_sent_at_it(desk: Desk, n
     run = Run(desk, Clock(newsroom))
     run.until("2026-11-24T06:50")
     assert editions(desk) == [("2026-11-24T07:00", "draft")]
-    run.until("2026-11-24T06:59", step=MINUTE)
+    run.until("2026-11-24T06:59")
     assert not desk.mails
     run.until("2026-11-24T07:00")
     assert editions(desk) == [("2026-11-24T07:00", "closed")]
@@ -106,7 +117,7 @@ def test_ten_schedulers_send_each_edition_once(desk: Desk, newsroom: Newsroom) -
     run = Run(desk, *(Clock(desk.open(), owner=elsewhere(number)) for number in range(10)))
     for day, slug in ((24, "harbour"), (25, "tram"), (26, "bridge")):
         desk.brief(slug)
-        run.until(f"2026-11-{day}T07:10", step=timedelta(minutes=5))
+        run.until(f"2026-11-{day}T07:10")
     assert [state for _, state in editions(desk)] == ["closed"] * 3
     assert len(desk.mails) == 9
 
@@ -125,7 +136,7 @@ def test_a_newsletter_that_is_new_to_the_clock_does_not_send_the_morning_that_is
 def test_a_thin_edition_is_tried_until_its_slot_and_then_skipped(desk: Desk, newsroom: Newsroom) -> None:
     (desk.folder / "briefs" / "harbour.txt").unlink()
     run = Run(desk, Clock(newsroom))
-    run.until("2026-11-24T06:58", step=MINUTE)
+    run.until("2026-11-24T06:58")
     assert editions(desk) == [("2026-11-24T07:00", "planned")]
     run.until("2026-11-24T07:00")
     assert editions(desk) == [("2026-11-24T07:00", "skipped")]
@@ -206,12 +217,12 @@ def test_a_schedule_that_is_moved_gives_each_day_one_edition(
     desk: Desk, newsroom: Newsroom, when: str, schedule: str, slots: list[str]
 ) -> None:
     run = Run(desk, Clock(newsroom))
-    run.until(when, step=timedelta(minutes=5))
+    run.until(when)
     desk.configure(daily(f'schedule = "{schedule}"'))
     run.clocks = (Clock(desk.open()),)
-    run.until("2026-11-24T20:00", step=timedelta(minutes=30))
+    run.until("2026-11-24T20:00")
     desk.brief("tram")
-    run.until("2026-11-25T20:00", step=timedelta(minutes=30))
+    run.until("2026-11-25T20:00")
     assert [slot for slot, state in editions(desk) if state == "closed"] == slots
 
 
@@ -384,6 +395,66 @@ def test_a_pulled_brief_that_was_alone_makes_the_draft_anew(desk: Desk, newsroom
     run.until("2026-11-24T07:00")
     assert editions(desk) == [("2026-11-24T07:00", "closed")]
     assert "Harbour" not in text_of(desk)
+
+
+# ------------------------------------------------------------------------------------------ each reader's own zone
+
+
+def test_each_reader_has_it_when_their_own_clock_shows_the_slot(desk: Desk) -> None:
+    desk.configure(daily('schedule = "0 7 * * *"\nsend_at_local = true'))
+    desk.clock.now = at("2026-11-23T16:00")
+    newsroom = desk.open()
+    desk.people(newsroom, 4)
+    zones = ("Pacific/Kiritimati", "Asia/Kathmandu", "America/New_York", None)
+    with transaction(newsroom.engine) as session:
+        for number, zone in enumerate(zones):
+            person = session.exec(select(Subscriber).where(Subscriber.address == f"reader{number}@example.org")).one()
+            person.zone = zone
+    desk.brief("harbour")
+    run = Run(desk, Clock(newsroom))
+    seen = []
+    for end in ("2026-11-23T16:59", "2026-11-23T17:00", "2026-11-24T01:15", "2026-11-24T07:00", "2026-11-24T12:00"):
+        run.until(end)
+        seen.append(len(desk.mails))
+    assert seen == [0, 1, 2, 3, 4]
+    assert editions(desk)[0] == ("2026-11-24T07:00", "closed")
+
+
+# ------------------------------------------------------------------------------------------ round-ups
+
+
+WEEKLY = """lead = "1m"
+
+[newsletters.weekly]
+title = "The Week"
+from = "The Week <digest@news.example.org>"
+lists = ["daily"]
+schedule = "0 9 * * 0"
+round_up = "daily"
+min_interval = "1h"
+"""
+
+
+def test_a_round_up_carries_what_went_out_in_its_week_and_nothing_twice(desk: Desk) -> None:
+    desk.configure(lambda text: text + WEEKLY)
+    desk.clock.now = at("2026-11-15T10:00")  # a Sunday
+    newsroom = desk.open()
+    desk.people(newsroom, 1)
+    run = Run(desk, Clock(newsroom))
+    for day, slug in ((17, "harbour"), (19, "tram"), (24, "bridge")):
+        run.until(f"2026-11-{day}T06:00")
+        desk.brief(slug, day=day)
+        run.until(f"2026-11-{day}T08:00")
+    run.until("2026-11-29T10:00")
+    taken = desk.rows(
+        "SELECT e.slot, b.headline FROM decision d JOIN edition e ON e.id = d.edition_id"
+        " JOIN brief b ON b.id = d.brief_id WHERE e.newsletter = 'weekly' AND d.verdict = 'taken' ORDER BY e.slot, b.headline"
+    )
+    assert taken == [
+        ("2026-11-22T09:00", "Harbour makes the news"),
+        ("2026-11-22T09:00", "Tram makes the news"),
+        ("2026-11-29T09:00", "Bridge makes the news"),
+    ]
 
 
 # ------------------------------------------------------------------------------------------ copies
