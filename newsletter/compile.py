@@ -31,7 +31,6 @@ from jinja2 import (
 from jinja2.ext import Extension
 from markupsafe import Markup
 from mjml import mjml2html
-from premailer import Premailer
 
 from newsletter import languages, markup, typesetting
 from newsletter.brief import Brief, Image
@@ -479,6 +478,8 @@ def to_html(mjml: str, template: str) -> str:
 
 def inline(html: str) -> str:
     """Write the rules of <style> into the elements they match; marked styles stay in the head as they are."""
+    from premailer import Premailer  # noqa: PLC0415 # 0.1 s (it loads requests), which only a compiling pays
+
     return str(
         Premailer(
             html,

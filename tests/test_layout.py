@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,15 +50,21 @@ HOMES = {
 }
 
 
-def _files() -> Iterator[Path]:
-    for package in ("newsletter", "subscribers"):
-        yield from sorted((ROOT / package).rglob("*.py"))
+@cache
+def _files() -> list[Path]:
+    return [file for package in ("newsletter", "subscribers") for file in sorted((ROOT / package).rglob("*.py"))]
 
 
+@cache
+def _nodes(file: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+@cache
 def _imported(file: Path) -> set[str]:
     """The top-level names of what a file imports anywhere, also inside functions and for types alone."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _nodes(file):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -100,7 +106,7 @@ def test_nobody_reads_the_environment_but_the_command_line() -> None:
     readers = [
         file.relative_to(ROOT).as_posix()
         for file in _files()
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in _nodes(file)
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
     ]
     assert set(readers) == {"newsletter/cli/_shell.py"}
@@ -110,7 +116,7 @@ def test_printing_is_the_command_lines_alone() -> None:
     printers = [
         file.relative_to(ROOT).as_posix()
         for file in _files()
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in _nodes(file)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert {printer.rpartition("/")[0] for printer in printers} == {"newsletter/cli"}
