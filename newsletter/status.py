@@ -133,8 +133,8 @@ class Status:
             yield "clocks go by different configurations; newsletter reload has each read its own again"
 
 
-def look(newsroom: Newsroom) -> Status:
-    """How it stands now."""
+def look(newsroom: Newsroom, *, ahead: bool = True) -> Status:
+    """How it stands now; not looking `ahead`, without the next slots, which are reckoned anew: 0.7 ms a newsletter."""
     now = newsroom.clock()
     settings = newsroom.settings
     known = {duty.name: duty for duty in duties(newsroom)}
@@ -142,8 +142,7 @@ def look(newsroom: Newsroom) -> Status:
         instance = store.instance(session)
         clocks = presence.clocks(session, now)
         editions = _editions(session, now, settings.alerts.overdue, halted=instance.halted_at is not None)
-        extra = docket.extra_slots(session, None, now)
-        slots = list(_slots(newsroom, now, {one.newsletter: Slot.parse(one.slot, one.zone) for one in reversed(extra)}))
+        slots = list(_slots(session, newsroom, now)) if ahead else []
         waiting, since = notices.waiting(session)
         rows = {row.name: row for row in session.execute(select(Chore)).scalars()}
         ticks = any(one.ticks for one in clocks)
@@ -221,7 +220,8 @@ def _editions(session: Session, now: datetime, overdue: timedelta, *, halted: bo
     return found
 
 
-def _slots(newsroom: Newsroom, now: datetime, extra: dict[str, Slot]) -> Iterator[NextSlot]:
+def _slots(session: Session, newsroom: Newsroom, now: datetime) -> Iterator[NextSlot]:
+    extra = {one.newsletter: Slot.parse(one.slot, one.zone) for one in reversed(docket.extra_slots(session, None, now))}
     for name, newsletter in newsroom.settings.newsletters.items():
         upcoming = next(newsletter.timetable.upcoming(now), None)
         both = [slot for slot in (upcoming, extra.get(name)) if slot is not None]
