@@ -29,6 +29,7 @@ from newsletter.models import (
     Fate,
     Notice,
     NoticeState,
+    Outcome,
     RevisionRecord,
 )
 from newsletter.newsroom import Newsroom

@@ -34,6 +34,7 @@ class OpenEdition:
     Both count by batches: whoever in a waiting batch will be found suppressed is among them.
     """
 
+    id: int
     newsletter: str
     slot: str
     zone: str
@@ -112,12 +113,18 @@ class Status:
 
     @property
     def faults(self) -> list[str]:
-        """What a person should look into, a sentence each; empty where all is well."""
+        """What a person should look into, a sentence each; empty where all is well. What an alarm says is said once."""
+        sounded = {one.key for one in self.alarms}
+        edition = {" ".join(key.split()[:2]) for key in sounded if key.startswith("edition ")}
         return [
             *self._of_clocks(),
-            *(["dispatch is halted"] if self.halted_at else []),
-            *(f"{one.newsletter} {one.slot} {_why(one)}" for one in self.editions if _why(one)),
-            *(f"{one.name}: {one.fault}" for one in self.chores if one.fault),
+            *(["dispatch is halted"] if self.halted_at and "halted" not in sounded else []),
+            *(
+                f"{one.newsletter} {one.slot} {why}"
+                for one in self.editions
+                if f"edition {one.id}" not in edition and (why := _why(one))
+            ),
+            *(f"{one.name}: {one.fault}" for one in self.chores if one.fault and f"chore {one.name}" not in sounded),
             *(one.what for one in self.alarms),
         ]
 
@@ -147,7 +154,9 @@ def look(newsroom: Newsroom, *, ahead: bool = True) -> Status:
         rows = {row.name: row for row in session.execute(select(Chore)).scalars()}
         ticks = any(one.ticks for one in clocks)
         chores = [_chore(rows.get(name), name, duty, now, ticks=ticks) for name, duty in known.items()]
-        alarms = session.execute(select(Alarm).where(col(Alarm.over_at).is_(None)).order_by(col(Alarm.since))).scalars()
+        alarms = session.execute(
+            select(Alarm).where(col(Alarm.over_at).is_(None)).order_by(col(Alarm.since), col(Alarm.id))
+        ).scalars()
         return Status(
             now,
             instance.instance_id,
@@ -203,6 +212,7 @@ def _editions(session: Session, now: datetime, overdue: timedelta, *, halted: bo
             awaited = None  # it waits for a person, and says so
         found.append(
             OpenEdition(
+                number,
                 name,
                 slot,
                 zone,
