@@ -53,7 +53,7 @@ class Lookout:
         with self._lock:
             if self._at is None or self._monotonic() - self._at >= _LOOKED_UP_EVERY:
                 try:
-                    self._last = status.look(self._newsroom())
+                    self._last = status.look(self._newsroom(), ahead=False)
                 except DBAPIError as error:
                     self._last = f"the database: {error.orig}"
                 except Exception as error:  # noqa: BLE001 # a monitor is told that it cannot be told

@@ -424,5 +424,5 @@ def test_a_damaged_database_is_told(desk: Desk) -> None:
         file.seek((page - 1) * size)
         file.write(b"\xff" * size)
     check = next(duty for duty in duties(newsroom) if duty.name == "check")
-    with pytest.raises(ConfigurationError, match="the database is damaged"):
+    with pytest.raises(ConfigurationError, match="malformed"):
         check.do(newsroom, threading.Event())

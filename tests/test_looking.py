@@ -71,6 +71,17 @@ def test_golden_status_says_what_is_wrong_first_and_then_how_it_stands(desk: Des
     assert "@" not in told + json.dumps(status.as_json(found))
 
 
+def test_what_an_alarm_says_is_said_once(desk: Desk) -> None:
+    newsroom = some_desk(desk)
+    before = status.look(newsroom).faults
+    assert len(before) == 3
+    with transaction(newsroom.engine) as session:
+        (edition,) = status.look(newsroom).editions
+        session.add(Alarm(key=f"edition {edition.id} tag held", what="it is held", since=NOW))
+        session.add(Alarm(key="chore reconcile", what="it keeps failing", since=NOW))
+    assert status.look(newsroom).faults == ["source desk failed 3 times in a row", "it is held", "it keeps failing"]
+
+
 def test_a_quiet_morning_is_well(desk: Desk) -> None:
     desk.brief("one")
     newsroom = desk.open()
