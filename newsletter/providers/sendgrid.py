@@ -39,6 +39,7 @@ from newsletter.mime import HeaderError
 from newsletter.providers.exchange import Answer, Exchange, bounded
 from newsletter.providers.personalizations import MOST_RECIPIENTS, Held, build, clean
 from newsletter.providers.scrubbing import scrub
+from newsletter.providers.smtp_wire import OF_SENDER
 
 LARGEST_WEBHOOK_BYTES = 5_000_000  # SendGrid posts at most 768 kB at a time (Event Webhook reference)
 _CHECK_TIMEOUT = timedelta(seconds=10)
