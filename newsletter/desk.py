@@ -227,9 +227,8 @@ def go_on(session: Session, record: EditionRecord) -> str | None:
         return f"newsletter editions resume {where}"
     if record.state not in {EditionState.HELD, EditionState.DRAFT, EditionState.PAUSED}:
         return None
-    if message is None:
-        return f"newsletter send {record.newsletter} --slot {record.slot} --yes"
-    return f"newsletter editions approve {where} --revision {message.revision}"
+    revision = f" --revision {message.revision}" if message else ""  # none: it was held before it was drafted
+    return f"newsletter editions approve {where}{revision}"
 
 
 def _closed(

@@ -496,7 +496,7 @@ def stats(newsroom: Newsroom) -> Stats:
 
 @dataclass(frozen=True)
 class NoticesAccount:
-    """The latest notices, newest first; how many wait, since when the oldest does; and the same of those to the desk."""
+    """The latest notices, newest first; how many wait, and since when. The same of those to the desk."""
 
     latest: list[Notice]
     waiting: int
