@@ -426,6 +426,9 @@ class Batch(Table, table=True):
     provider_id: str | None = Field(default=None, max_length=200)  # the provider's name for the call; NULL: gave none
     note: str | None = Field(default=None, max_length=500)  # the latest error, scrubbed
     turn: int | None = None  # which of its edition's batches was done with when, from 1; NULL: it is not done
+    asked_at: datetime | None = Field(
+        default=None, sa_type=Instant
+    )  # a person was asked if it is to be refused; NULL: not
     # The batch whose call was refused without a word about whose fault it is, and of which this one is a part or all;
     # NULL: no such thing happened. An acceptance among its parts proves that the message itself is good.
     suspect_id: int | None = Field(default=None, foreign_key="batch.id", index=True)

@@ -81,6 +81,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('answered_to', _BIG, nullable=True))
         batch_op.add_column(sa.Column('given_up_at', subscribers.db.Instant(), nullable=True))
         batch_op.add_column(sa.Column('resent_at', subscribers.db.Instant(), nullable=True))
+        batch_op.add_column(sa.Column('asked_at', subscribers.db.Instant(), nullable=True))
 
     op.create_index('ix_batch_first_id', 'batch', ['edition_id', 'first_id'])
     held = sa.text("state IN ('claimed', 'calling')")
