@@ -107,7 +107,8 @@ class Fate(StrEnum):
     PROCESSED = "processed"  # the provider has begun to deliver it
     DELAYED = "delayed"  # the mailbox's server said "later"
     DELIVERED = "delivered"  # it took it
-    BLOCKED = "blocked"  # it refused this copy: policy, reputation, a full mailbox
+    REJECTED = "rejected"  # it refused this copy for its sender's sake: reputation, content, volume
+    BLOCKED = "blocked"  # it refused this copy for another reason: a full mailbox, time run out
     DROPPED = "dropped"  # the provider did not even try
     BOUNCED = "bounced"  # there is no such mailbox
     COMPLAINED = "complained"  # the reader called it spam

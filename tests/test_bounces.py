@@ -159,6 +159,24 @@ def test_a_delivery_report_is_told_by_its_action_and_status(
     assert event.at == datetime(2026, 11, 23, 7, 1, 2, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("status", "diagnostic", "of_sender"),
+    [
+        ("5.7.1", "smtp; 550 5.7.1 policy", True),
+        ("5.0.0", "smtp; 550 5.7.26 not authenticated", True),
+        ("5.1.8", "smtp; 550 bad sender's address", True),
+        ("4.7.0", "smtp; 421 4.7.0 too many", True),
+        ("5.2.2", "smtp; 552 5.7.1 mailbox full", False),
+        ("5.0.0", "smtp; 550 we do not like you", False),
+        ("5.1.1", "smtp; 550 5.7.1 no such user", False),
+    ],
+)
+def test_a_report_of_a_block_tells_whether_it_is_about_the_sender(
+    status: str, diagnostic: str, of_sender: bool
+) -> None:
+    assert one(report(status, "failed", diagnostic)).of_sender is of_sender
+
+
 def test_the_address_that_it_came_to_says_whom_it_is_about() -> None:
     assert one(report(original="X: y")).delivery == ID
     assert one(report(to=f"B+{ID.upper()}@BOUNCE.example.ORG", original="X: y")).delivery == ID

@@ -102,6 +102,27 @@ def test_each_kind_has_a_word_of_ours_and_a_new_one_is_kept(told: dict[str, Any]
     assert found.reason == (told.get("response") or told.get("reason"))
 
 
+@pytest.mark.parametrize(
+    ("told", "of_sender"),
+    [
+        ({"type": "blocked", "bounce_classification": "Reputation"}, True),
+        ({"type": "expired", "bounce_classification": "Frequency or Volume Too High"}, True),
+        ({"type": "blocked", "bounce_classification": "Content", "status": "5.2.2"}, True),
+        ({"type": "blocked", "bounce_classification": "Mailbox Unavailable", "status": "5.7.1"}, False),
+        ({"type": "blocked", "bounce_classification": "Unclassified", "status": "5.7.1"}, True),
+        ({"type": "blocked", "status": "5.0.0", "reason": "550 5.7.606 Access denied, banned sending IP"}, True),
+        ({"type": "blocked", "status": "5.2.2", "reason": "552 5.2.2 mailbox full, 15.7.1.9"}, False),
+        ({"type": "blocked"}, False),
+        ({"type": "bounce", "bounce_classification": "Reputation", "status": "5.7.1"}, False),
+        ({"type": "blocked", "bounce_classification": ["Reputation"], "status": 5, "reason": {}}, False),
+    ],
+)
+def test_a_block_for_the_senders_sake_is_told_from_one_for_the_recipients(
+    told: dict[str, Any], of_sender: bool
+) -> None:
+    assert event(event="bounce", timestamp=1, **told).of_sender is of_sender
+
+
 def test_an_opening_by_a_machine_is_marked() -> None:
     assert event(event="open", sg_machine_open=True).machine
     assert not event(event="open", sg_machine_open=False).machine

@@ -18,7 +18,7 @@ branch_labels = None
 depends_on = None
 
 _OUTCOME = sa.Enum('accepted', 'refused', 'suppressed', 'skipped', 'cancelled', 'unknown', name='outcome', native_enum=False, create_constraint=True, length=20)
-_FATE = sa.Enum('processed', 'delayed', 'delivered', 'blocked', 'dropped', 'bounced', 'complained', name='fate', native_enum=False, create_constraint=True, length=20)
+_FATE = sa.Enum('processed', 'delayed', 'delivered', 'rejected', 'blocked', 'dropped', 'bounced', 'complained', name='fate', native_enum=False, create_constraint=True, length=20)
 _BIG = sa.BigInteger().with_variant(sa.Integer(), 'sqlite')
 
 
@@ -102,7 +102,7 @@ def upgrade() -> None:
         op.drop_constraint(op.f('ck_delivery_outcome'), 'delivery')
         op.create_check_constraint(op.f('ck_delivery_outcome'), 'delivery', "outcome IS NULL OR outcome IN ('accepted', 'refused', 'suppressed', 'skipped', 'cancelled', 'unknown')")
         op.drop_constraint(op.f('ck_delivery_fate'), 'delivery')
-        op.create_check_constraint(op.f('ck_delivery_fate'), 'delivery', "fate IS NULL OR fate IN ('processed', 'delayed', 'delivered', 'blocked', 'dropped', 'bounced', 'complained')")
+        op.create_check_constraint(op.f('ck_delivery_fate'), 'delivery', "fate IS NULL OR fate IN ('processed', 'delayed', 'delivered', 'rejected', 'blocked', 'dropped', 'bounced', 'complained')")
     made, unknown = sa.text('batch_id IS NOT NULL'), sa.text("outcome = 'unknown'")
     op.create_index('ix_delivery_batch_id', 'delivery', ['batch_id'], sqlite_where=made, postgresql_where=made)
     op.create_index('ix_delivery_unknown', 'delivery', ['edition_id'], sqlite_where=unknown, postgresql_where=unknown)
@@ -163,7 +163,7 @@ def _remake_on_sqlite() -> None:
     sa.ForeignKeyConstraint(['edition_id'], ['edition.id'], name=op.f('fk_delivery_edition_id')),
     sa.ForeignKeyConstraint(['subscriber_id'], ['subscriber.id'], name=op.f('fk_delivery_subscriber_id')),
     sa.CheckConstraint("outcome IS NULL OR outcome IN ('accepted', 'refused', 'suppressed', 'skipped', 'cancelled', 'unknown')", name=op.f('ck_delivery_outcome')),
-    sa.CheckConstraint("fate IS NULL OR fate IN ('processed', 'delayed', 'delivered', 'blocked', 'dropped', 'bounced', 'complained')", name=op.f('ck_delivery_fate')),
+    sa.CheckConstraint("fate IS NULL OR fate IN ('processed', 'delayed', 'delivered', 'rejected', 'blocked', 'dropped', 'bounced', 'complained')", name=op.f('ck_delivery_fate')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_delivery')),
     sa.UniqueConstraint('edition_id', 'subscriber_id', name=op.f('uq_delivery_edition_id_subscriber_id'))
     )
