@@ -15,12 +15,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from contextlib import suppress as suppress_error
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from newsletter import control, ledger, pace, store
@@ -31,13 +30,14 @@ from newsletter.names import Names
 from newsletter.pace import Limits
 from newsletter.processes import is_gone, this_process
 from newsletter.providers import Provider
-from newsletter.settlement import Settlement, Went, back_off, settle, sift
+from newsletter.settlement import Settlement, Went, back_off, settle, sift, weightier
 from newsletter.tally import tally
-from subscribers import BY_PROVIDER, SUPPRESSED, Reason, Writer, parse, reading, suppress
+from subscribers import BY_PROVIDER, SUPPRESSED, Reason, Writer, is_passing, parse, reading, suppress
 
 _LOOK_AGAIN = timedelta(seconds=1)  # how often a waiting process looks whether another's batch came free
 _TURN = timedelta(milliseconds=200)  # the same, where only a call has to come back
 _SOONEST = 0.01  # seconds
+_SKEW = timedelta(hours=1)  # what a lease may end later than one that begins now: beyond that, a clock was wrong
 _PASSED_OVER = 20  # batches of which nobody may be called for now, in one transaction: 5 ms each of 1,000 people
 _WINDOW = 200  # receipts of a call that goes on, put on record together
 
@@ -181,15 +181,16 @@ class Dispatcher:
                 threading.Thread(target=self._go_on, args=(run,), name=f"dispatch-{number}")
                 for number in range(self.limits.calls * pace.AHEAD)
             ]
-            for thread in threads:
-                thread.start()
             try:
                 for thread in threads:
+                    thread.start()
+                for thread in threads:
                     _join(thread)
-            except BaseException:  # Ctrl-C where nobody handles it: what is out is recorded all the same
+            except BaseException:  # Ctrl-C where nobody handles it, no room for a thread: what is out is recorded
                 self.stop.set()
                 for thread in threads:
-                    thread.join()
+                    if thread.ident is not None:
+                        thread.join()
                 raise
 
     def _go_on(self, run: _Run) -> None:
@@ -227,8 +228,8 @@ class Dispatcher:
     def _step(self, run: _Run, answered: _Answered | None) -> _Claim | _Wait | None:
         """Put on record what a call came to, and claim the next batch, in one transaction. None where it is over.
 
-        Where the database is locked or its disk full while a provider's answer is known here only, again and again for
-        as long as the lease lasts: given up, its people would be unknown for good.
+        Where the database is locked, its disk full or the connection to it cut while a provider's answer is known here
+        only, again and again for as long as the lease lasts: given up, its people would be unknown for good.
         """
         matters = answered is not None and not self.provider.idempotent
         ends = time.monotonic() + self.lease.total_seconds()
@@ -236,8 +237,8 @@ class Dispatcher:
             try:
                 step, note = self._write(run, answered)
                 break
-            except OperationalError as error:
-                if not matters or time.monotonic() >= ends:
+            except DBAPIError as error:
+                if not matters or not is_passing(error) or time.monotonic() >= ends:
                     raise
                 _log.warning("dispatch.write.again: %s", error.orig)
                 time.sleep(_WRITE_AGAIN.total_seconds())
@@ -289,6 +290,9 @@ class Dispatcher:
             pace.unqueue(rate, run.edition_id)
             return None
         due = ledger.next_due(session, run.edition_id)
+        if due is not None and due > now + pace.LONGEST_WAIT:
+            ledger.bring_forward(session, run.edition_id, now + pace.LONGEST_WAIT, now)
+            due = ledger.next_due(session, run.edition_id)
         rest = due - now if due is not None and all(batch.edition_id != run.edition_id for batch in held) else None
         note = None
         if rest is not None and rest > _LOOK_AGAIN and ledger.is_ahead(session, run.edition_id, now):
@@ -311,7 +315,7 @@ class Dispatcher:
         """
         released = False
         for batch in held:
-            lapsed = batch.lease_until is None or batch.lease_until <= now
+            lapsed = batch.lease_until is None or not now < batch.lease_until <= now + self.lease + _SKEW
             gone = bool(batch.owner) and batch.owner != self.owner and is_gone(batch.owner or "")
             if not (lapsed or gone):
                 continue
@@ -438,12 +442,11 @@ class Dispatcher:
             run.writer.write(lambda session: self._put_back(session, claim))
             self._sleep(run, run.turns, _TURN.total_seconds())
             return None
-        except OperationalError as locked:
-            if started:
-                error = locked
-            else:  # the database did not take the last word before the call, so nothing has left
-                said = f"the database: {locked.orig}"[:300]
+        except DBAPIError as caught:
+            if not started and is_passing(caught):  # the last word before the call was not taken: nothing has left
+                said = f"the database: {caught.orig}"[:300]
                 return _Answered(claimed, claim.at, Settlement(BatchState.PENDING, note=said))
+            error = caught
         except Exception as caught:  # noqa: BLE001 # whatever it is, what it means for the batch is written down first
             error = caught
         settlement = settle(claimed.rows, receipts, error).braked(claimed)
@@ -474,7 +477,7 @@ class Dispatcher:
         told = 0
         for receipt in answers:
             receipts.append(receipt)
-            known[receipt.delivery] = receipt
+            known[receipt.delivery] = weightier(known.get(receipt.delivery), receipt)
             if len(known) < _WINDOW:
                 continue
             outcomes: dict[int, tuple[Outcome, str | None]] = {}
@@ -494,8 +497,11 @@ class Dispatcher:
     def _note(
         self, run: _Run, claimed: ledger.Claimed, row: int, outcomes: dict[int, tuple[Outcome, str | None]]
     ) -> None:
-        with suppress_error(OperationalError):  # the end of the call records them all once more
+        try:
             run.writer.write(lambda session: ledger.note_answers(session, claimed, answered_to=row, outcomes=outcomes))
+        except DBAPIError as error:  # the end of the call records them all once more
+            if not is_passing(error):
+                raise
 
     # -------------------------------------------------------------------------------------- recording
 
@@ -512,7 +518,8 @@ class Dispatcher:
         pause = settlement.pause
         if settlement.state is BatchState.PENDING:
             stays = due_at if settlement.stays_after is None else now + settlement.stays_after
-            mine = ledger.give_back(session, claimed, due_at=stays, note=settlement.note or "")
+            asked_at = now if settlement.asks else None
+            mine = ledger.give_back(session, claimed, due_at=stays, note=settlement.note or "", asked_at=asked_at)
         else:
             mine = ledger.finish(
                 session,

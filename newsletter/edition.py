@@ -383,6 +383,7 @@ class Event:
     is scrubbed of addresses. `machine` is True for an opening by a mail client's prefetch. `said` is the provider's
     own word for the kind. `listed` is what a list of the provider's holds against the address of a copy that it
     dropped: BOUNCED, COMPLAINED or LEFT; None where it dropped it for a reason that is not the recipient's.
+    `of_sender` is True for a copy that was BLOCKED for the sake of its sender: reputation, content, volume.
     `vouched` is False where no signature stands behind it, so that only what knows a delivery's name is believed.
     """
 
@@ -397,6 +398,7 @@ class Event:
     reason: str | None = None
     machine: bool = False
     listed: EventKind | None = None
+    of_sender: bool = False
     vouched: bool = True
 
 

@@ -254,6 +254,18 @@ def due_now(session: Session, edition_id: int, now: datetime) -> None:
     )
 
 
+def bring_forward(session: Session, edition_id: int, later_than: datetime, now: datetime) -> None:
+    """Make due now what was put off to such a time: nobody means that, but a clock that was wrong."""
+    put_off = or_(col(Batch.note).is_not(None), col(Batch.parent_id).is_not(None), col(Batch.tries) > 0)
+    session.execute(
+        update(Batch)
+        .where(col(Batch.edition_id) == edition_id, col(Batch.state) == BatchState.PENDING, put_off)
+        .where(col(Batch.due_at) > later_than)
+        .values(due_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def mailable(
     session: Session, lists: Sequence[str], now: datetime, *, after: int, limit: int
 ) -> list[tuple[int, str, str | None, str]]:
@@ -558,11 +570,14 @@ def note_answers(
     return True
 
 
-def give_back(session: Session, claimed: Claimed, *, due_at: datetime, note: str) -> bool:
+def give_back(
+    session: Session, claimed: Claimed, *, due_at: datetime, note: str, asked_at: datetime | None = None
+) -> bool:
     """Claimed or calling -> pending: surely nothing was accepted. False where the batch is no longer ours.
 
-    A late word of it for an unknown batch is taken, unless an operator gave that up. In an edition that was cancelled
-    meanwhile it is cancelled; a closed one is open again.
+    `asked_at` is when an operator is asked about its refusal, None where they are not. A late word of it for an unknown
+    batch is taken, unless an operator gave that up. In an edition that was cancelled meanwhile it is cancelled; a
+    closed one is open again.
     """
     cancelled = is_cancelled(session, claimed.edition_id)
     mine = _move(
@@ -576,6 +591,7 @@ def give_back(session: Session, claimed: Claimed, *, due_at: datetime, note: str
         due_at=due_at,
         note=note[:500],
         tries=col(Batch.tries) + 1,
+        **({"asked_at": asked_at} if asked_at is not None else {}),
     )
     if mine:
         open_again(session, claimed.edition_id)
@@ -649,10 +665,6 @@ class Suspicion:
     asked: bool
 
 
-ASKED = "asked about: "
-"""How the note of a batch begins whose refusal an operator was asked about."""
-
-
 def is_suspect(session: Session, claimed: Claimed) -> bool:
     """Whether a batch is a part of what was refused without a word about whose fault it is."""
     return _stored(session, claimed.batch_id).suspect_id is not None
@@ -678,7 +690,7 @@ def suspect(session: Session, claimed: Claimed) -> Suspicion:
         if accepted is not None and refused is not None:
             break
     fresh = accepted is not None and (refused is None or refused < accepted)
-    return Suspicion(accepted is not None, fresh, (batch.note or "").startswith(ASKED))
+    return Suspicion(accepted is not None, fresh, batch.asked_at is not None)
 
 
 def _has(session: Session, batch: Batch, condition: ColumnElement[bool]) -> bool:

@@ -219,7 +219,7 @@ def pace_account(newsroom: Newsroom) -> PaceAccount:
         row = pace.stored(session, name)
 
         def handed(domain: str, minutes: int) -> int:
-            return sum(count for _, count in pace.spent(session, name, domain, minute - minutes))
+            return sum(count for _, count in pace.spent(session, name, domain, minute - minutes, minute))
 
         waits = row is not None and row.not_before is not None and row.not_before > now
         return PaceAccount(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import product
 from typing import Any
 
 from sqlalchemy import delete, or_, select, update
@@ -48,8 +49,9 @@ FATES = {
     EventKind.LEFT: Fate.DELIVERED,
 }
 _ORDER = {fate: number for number, fate in enumerate(Fate)}
-_ALONE = {kind: frozenset((kind,)) for kind in EventKind}
-_ENDS = (Fate.DELIVERED, Fate.BLOCKED, Fate.DROPPED, Fate.BOUNCED, Fate.COMPLAINED)
+_Word = tuple[EventKind, bool]  # what an event says of a copy, and whether that is about its sender
+_ALONE = {word: frozenset((word,)) for word in product(EventKind, (False, True))}
+_ENDS = (Fate.DELIVERED, Fate.REJECTED, Fate.BLOCKED, Fate.DROPPED, Fate.BOUNCED, Fate.COMPLAINED)
 _REASONS = {EventKind.BOUNCED: Reason.HARD_BOUNCE, EventKind.COMPLAINED: Reason.COMPLAINT}
 _LOOKED_BACK = 30  # editions in which a run of blocks is looked for; the most that `dispatch.soft_bounces` can be
 _TRIED_FOR = timedelta(hours=73)  # SendGrid tries for 72 h (Deferrals, SendGrid's glossary)
@@ -168,18 +170,18 @@ def _about(session: Session, events: Sequence[Event], people: Mapping[str, int])
 
 def _move_fates(session: Session, about: Iterable[_About], now: datetime) -> tuple[int, int]:
     """Move fates forward, and settle copies that are not known to be accepted. Gives how many of each."""
-    told: dict[int, dict[int, frozenset[EventKind]]] = {}
+    told: dict[int, dict[int, frozenset[_Word]]] = {}
     for one in about:
         if one.edition_id is not None:
-            kinds = told.setdefault(one.edition_id, {})
-            before = kinds.get(one.subscriber_id)
-            kinds[one.subscriber_id] = _ALONE[one.event.kind] if before is None else before | {one.event.kind}
+            words = told.setdefault(one.edition_id, {})
+            before, word = words.get(one.subscriber_id), (one.event.kind, one.event.of_sender)
+            words[one.subscriber_id] = _ALONE[word] if before is None else before | {word}
     moved = proven = 0
-    for edition_id, kinds in told.items():
+    for edition_id, words in told.items():
         to: dict[Fate, list[int]] = {}
         copies = []
-        for row, subscriber_id, batch_id, outcome, fate in _deliveries(session, edition_id, kinds):
-            means = _meaning(kinds[subscriber_id])
+        for row, subscriber_id, batch_id, outcome, fate in _deliveries(session, edition_id, words):
+            means = _meaning(words[subscriber_id])
             if fate in means.moves and means.to is not None:
                 to.setdefault(means.to, []).append(row)
             if means.taken and outcome is not Outcome.ACCEPTED:
@@ -191,7 +193,7 @@ def _move_fates(session: Session, about: Iterable[_About], now: datetime) -> tup
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """What a set of kinds of events says of a copy: its fate, which fates that moves, and what it proves."""
+    """What a set of events says of a copy: its fate, which fates that moves, and what it proves."""
 
     to: Fate | None
     moves: frozenset[Fate | None]
@@ -200,10 +202,15 @@ class _Meaning:
 
 
 @cache
-def _meaning(kinds: frozenset[EventKind]) -> _Meaning:
-    to = max((FATES[kind] for kind in kinds if kind in FATES), key=_ORDER.__getitem__, default=None)
+def _meaning(words: frozenset[_Word]) -> _Meaning:
+    kinds = frozenset(kind for kind, _ in words)
+    to = max((_fate(*word) for word in words if word[0] in FATES), key=_ORDER.__getitem__, default=None)
     moves = frozenset[Fate | None]() if to is None else frozenset({None, *_earlier(to)})
     return _Meaning(to, moves, not kinds.isdisjoint(proof.TAKEN), not kinds.isdisjoint(proof.WENT_OUT))
+
+
+def _fate(kind: EventKind, of_sender: bool) -> Fate:
+    return Fate.REJECTED if of_sender else FATES[kind]
 
 
 def _earlier(fate: Fate) -> list[Fate]:
@@ -267,7 +274,7 @@ def _move_latest(session: Session, about: Sequence[_About]) -> int:
                 continue
             row, _, _, _, fate = found
             if fate not in _ENDS:
-                to.setdefault(FATES[one.event.kind], []).append(row)
+                to.setdefault(_fate(one.event.kind, one.event.of_sender), []).append(row)
             break
     return _write_fates(session, to)
 
@@ -300,8 +307,12 @@ def _word(one: _About, reason: Reason) -> Against:
 
 
 def _soft(session: Session, about: Iterable[_About], run: int) -> Iterator[Against]:
-    """Who is suppressed because so many of their latest copies in a row were blocked, each for all that is known."""
-    blocked = {one.subscriber_id: one for one in about if one.event.kind is EventKind.BLOCKED}
+    """Who is suppressed because so many of their latest copies in a row were blocked, each for all that is known.
+
+    A copy that was rejected for its sender's sake says nothing of them: it counts neither for them nor against.
+    """
+    told = (one for one in about if one.event.kind is EventKind.BLOCKED and not one.event.of_sender)
+    blocked = {one.subscriber_id: one for one in told}
     counts = dict.fromkeys(blocked, 0)
     for edition_id, _ in _newest(session) if blocked else ():
         if not counts:
@@ -311,7 +322,11 @@ def _soft(session: Session, about: Iterable[_About], run: int) -> Iterator[Again
                 counts[subscriber_id] += 1
                 if counts[subscriber_id] == run:
                     yield _word(blocked[subscriber_id], Reason.HARD_BOUNCE)
-            if fate in _ENDS and (fate is not Fate.BLOCKED or counts[subscriber_id] == run):
+            if (
+                fate in _ENDS
+                and fate is not Fate.REJECTED
+                and (fate is not Fate.BLOCKED or counts[subscriber_id] == run)
+            ):
                 del counts[subscriber_id]
 
 

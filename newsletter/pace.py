@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 from sqlmodel import Session, col
 
 from newsletter.models import Pace, Spending
@@ -24,6 +24,8 @@ _TURN_LASTS = 1.0  # seconds that an edition keeps its place while another waits
 _SEEN_AGAIN = 1.0  # seconds; who waits says so again as often
 _GONE = 5.0  # seconds; who waits and has not said so for as long is gone, or its clock is not ours
 A_MINUTE = timedelta(minutes=1)
+_LONGEST_REST = timedelta(hours=3)  # a batch of 10,000 at one a second; providers are heeded for an hour at most
+LONGEST_WAIT = timedelta(hours=25)  # a day's limit is free again after a day and a minute; nothing else takes as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ def leave(session: Session, pace: Pace, limits: Limits, held: int, now: datetime
 
     Batches are claimed ahead only for an edition that is `alone`: what another could call for is not kept from it.
     """
+    _forget_to_come(pace, now)
     for until, why in ((pace.not_before, pace.note), (pace.free_at, None)):
         if until is not None and until > now:
             return Leave(0, until, why)
@@ -164,11 +167,11 @@ def leave(session: Session, pace: Pace, limits: Limits, held: int, now: datetime
     minute = _minute(now)
     for limit, window, name in ((limits.per_hour, _HOUR, "per_hour"), (limits.per_day, _DAY, "per_day")):
         if limit is not None:
-            found = spent(session, pace.provider, "", minute - window - 1)
+            found = spent(session, pace.provider, "", minute - window - 1, minute)
             leaves.append(_room(found, limit, window, f"{name} = {limit:,}"))
     if (warming := limits.warming(now)) is not None:
         began, limit = warming
-        used = sum(count for _, count in spent(session, pace.provider, "", _minute(began) - 1))
+        used = sum(count for _, count in spent(session, pace.provider, "", _minute(began) - 1, minute))
         tomorrow = began + timedelta(days=1)
         said = f"warm_up allows {limit:,} today"
         leaves.append(Leave(limit - used) if used < limit else Leave(0, tomorrow, said))
@@ -183,7 +186,7 @@ def domain_leaves(session: Session, provider: str, limits: Limits, now: datetime
     minute = _minute(now)
     return {
         domain: _room(
-            spent(session, provider, domain, minute - _HOUR - 1), limit, _HOUR, f"{limit:,} an hour to {domain}"
+            spent(session, provider, domain, minute - _HOUR - 1, minute), limit, _HOUR, f"{limit:,} an hour to {domain}"
         )
         for domain, limit in limits.domains.items()
     }
@@ -205,11 +208,15 @@ def _room(spendings: list[tuple[int, int]], limit: int, window: int, said: str) 
     raise AssertionError("all that was spent is more than half of it")
 
 
-def spent(session: Session, provider: str, domain: str, since: int) -> list[tuple[int, int]]:
-    """How many recipients were handed over in each minute after one, oldest first."""
+def spent(session: Session, provider: str, domain: str, since: int, now: int) -> list[tuple[int, int]]:
+    """How many recipients were handed over in each minute after one, oldest first. `now` is the minute that it is.
+
+    Clocks may differ somewhat, but what is said to be later by more than an hour was written by one that was wrong.
+    """
     rows = session.execute(
         select(col(Spending.minute), col(Spending.recipients))
-        .where(col(Spending.provider) == provider, col(Spending.domain) == domain, col(Spending.minute) > since)
+        .where(col(Spending.provider) == provider, col(Spending.domain) == domain)
+        .where(col(Spending.minute) > since, col(Spending.minute) <= now + _HOUR)
         .order_by(col(Spending.minute))
     )
     return [(minute, count) for minute, count in rows]
@@ -260,7 +267,8 @@ def _add(session: Session, provider: str, domain: str, minute: int, count: int) 
     if not changed_rows(session, more.execution_options(synchronize_session=False)):
         session.add(Spending(provider=provider, domain=domain, minute=minute, recipients=count))
         session.flush()
-        session.execute(delete(Spending).where(col(Spending.minute) < minute - 2 * _DAY))
+        wrong = or_(col(Spending.minute) < minute - 2 * _DAY, col(Spending.minute) > minute + _HOUR)
+        session.execute(delete(Spending).where(wrong))
 
 
 def heed(pace: Pace, settlement: Settlement, limits: Limits, now: datetime, jitter: Callable[[], float]) -> str | None:
@@ -294,7 +302,15 @@ def heed(pace: Pace, settlement: Settlement, limits: Limits, now: datetime, jitt
 def rested(pace: Pace) -> None:
     """Forget what stood against the provider: an operator's word that it may be called again."""
     pace.failures = pace.unanswered = 0
-    pace.not_before = pace.note = None
+    pace.not_before = pace.free_at = pace.note = None
+
+
+def _forget_to_come(pace: Pace, now: datetime) -> None:
+    """Forget what nobody can have asked for: a clock was wrong when it was written."""
+    if pace.not_before is not None and pace.not_before > now + _LONGEST_REST:
+        pace.not_before = None
+    if pace.free_at is not None and pace.free_at > now + _LONGEST_REST:
+        pace.free_at = None
 
 
 def domain_of(address: str) -> str:

@@ -278,8 +278,8 @@ MOST_COMPLAINTS, MOST_BOUNCES = 0.001, 0.02
 """Shares of what was accepted, past which it is said loudly. Complaints: Gmail asks for less than 0.1 % and never 0.3 %
 (Email sender guidelines, support.google.com/mail/answer/81126), Yahoo for less than 0.3 % (senders.yahooinc.com).
 Bounces: no mailbox provider names a figure; past 2 % senders as a rule call a list stale."""
-_SHOWN_FIRST = ("delivered", "processed", "delayed", "blocked", "dropped", "bounced", "complained")
-_AS_SHARES = {"blocked", "dropped", "bounced", "complained"}
+_SHOWN_FIRST = ("delivered", "processed", "delayed", "rejected", "blocked", "dropped", "bounced", "complained")
+_AS_SHARES = {"rejected", "blocked", "dropped", "bounced", "complained"}
 
 
 def fate_lines(tally: Tally) -> Iterator[str]:

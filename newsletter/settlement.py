@@ -43,6 +43,7 @@ class Settlement:
     note: str | None = None
     pause: str | None = None  # why the edition waits for an operator
     suspect: bool = False  # refused as a whole, perhaps for the sake of one recipient: `sift` says what then
+    asks: bool = False  # whether this one is at fault: an operator who lets it go on says that it may be refused
     provider_id: str | None = None  # the provider's name for the call
     held_until: datetime | None = None  # the provider keeps back what it took until then
     went: Went = Went.WELL
@@ -101,12 +102,25 @@ def settle(rows: Mapping[DeliveryId, int], receipts: Iterable[Receipt], error: E
     Without receipts, an error that surely left nothing behind gives the batch back; any other makes it unknown. Beside
     receipts, an error speaks only for those that have none.
     """
-    answered = {receipt.delivery: receipt for receipt in receipts if receipt.delivery in rows}
+    answered: dict[DeliveryId, Receipt] = {}
+    for receipt in receipts:
+        if receipt.delivery in rows:
+            answered[receipt.delivery] = weightier(answered.get(receipt.delivery), receipt)
     if error is None and len(answered) == len(rows) and all(one.result is Result.ACCEPTED for one in answered.values()):
         return _accepted(answered.values())  # what nearly every call comes to
     if not answered and error is not None:
         return _settle_error(error)
     return _settle_each(rows, answered, error)
+
+
+_WEIGHT = {Result.ACCEPTED: 2, Result.REFUSED: 2, Result.UNKNOWN: 1}  # what is final; what may have left; the others
+
+
+def weightier(before: Receipt | None, receipt: Receipt) -> Receipt:
+    """Which of two receipts for one copy in a call counts: the first that is final, else what may have left."""
+    if before is not None and _WEIGHT.get(before.result, 0) >= max(1, _WEIGHT.get(receipt.result, 0)):
+        return before
+    return receipt
 
 
 def _settle_each(
@@ -189,8 +203,7 @@ def sift(rows: Sequence[int], refused: Settlement, known: ledger.Suspicion) -> S
     if known.proven and (known.fresh or known.asked):
         return Settlement(BatchState.DONE, {first[0]: (Outcome.REFUSED, (refused.note or "no reason given")[:300])})
     # Due after the others, so that they are tried first when an operator lets it run: it may be about this one alone.
-    note = f"{ledger.ASKED}{refused.note}" if known.proven else refused.note
-    return replace(refused, later_after=_PROBED_WAIT, suspect=False, note=note)
+    return replace(refused, later_after=_PROBED_WAIT, suspect=False, asks=known.proven)
 
 
 def _settle_error(error: Exception) -> Settlement:

@@ -6,7 +6,18 @@ What is public is named here; the tables of both packages share `Table.metadata`
 from subscribers.address import Mailbox, clean_name, parse
 from subscribers.audience import LEFT, PAUSED, SUPPRESSED, TOPICS, audience, standing
 from subscribers.consent import BY_OPERATOR, BY_PROVIDER, Origin
-from subscribers.db import Instant, RowNumber, Table, Writer, choice, connect, json_member, reading, transaction
+from subscribers.db import (
+    Instant,
+    RowNumber,
+    Table,
+    Writer,
+    choice,
+    connect,
+    is_passing,
+    json_member,
+    reading,
+    transaction,
+)
 from subscribers.directory import by_link, ensure_list, find, list_by_slug, lists, subscriptions
 from subscribers.errors import (
     AddressError,
@@ -164,6 +175,7 @@ __all__ = [
     "invite",
     "invited_since",
     "is_barred",
+    "is_passing",
     "is_suppressed",
     "json_member",
     "judge_erasures",

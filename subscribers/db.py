@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import BigInteger, DateTime, Dialect, Engine, Enum, Integer, MetaData, Text, create_engine, event
 from sqlalchemy.engine import URL, Connection, ExceptionContext, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -217,6 +218,14 @@ def plain(error: BaseException) -> str | None:
         said = f"database is locked: another process has held it for {BUSY_TIMEOUT_MS // 1_000} s ({said})"
     error.args = (said,)
     return str(said)
+
+
+def is_passing(error: DBAPIError) -> bool:
+    """Whether the same may be tried again: locked, a disk that is full, a deadlock, a connection that was cut.
+
+    What a driver calls operational, and whatever it calls an error by which the connection was lost.
+    """
+    return isinstance(error, OperationalError) or error.connection_invalidated
 
 
 @contextmanager

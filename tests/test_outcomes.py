@@ -406,6 +406,14 @@ def test_blocks_in_a_row_suppress_in_whatever_order_they_are_told(desk: Desk, se
     assert suppressed(days[0].newsroom) == {"reader0@example.org": Reason.HARD_BOUNCE}
 
 
+def test_what_was_rejected_for_its_senders_sake_suppresses_nobody_and_ends_no_run(desk: Desk) -> None:
+    days = editions(desk, 6, 2)
+    for day in days:
+        day.take(day.event(0, BLOCKED, of_sender=True), day.event(1, BLOCKED, of_sender=day is days[2]))
+    assert suppressed(days[0].newsroom) == {"reader1@example.org": Reason.HARD_BOUNCE}
+    assert (days[2].fate(0), days[2].fate(1), days[3].fate(1)) == (Fate.REJECTED, Fate.REJECTED, Fate.BLOCKED)
+
+
 def test_blocks_suppress_nobody_where_that_is_not_wanted(desk: Desk) -> None:
     desk.configure(lambda text: text + "\n[dispatch]\nsoft_bounces = 0\n")
     days = editions(desk, 6, 1)

@@ -117,7 +117,9 @@ def test_each_kind_has_a_word_of_ours_and_a_new_one_is_kept(told: dict[str, Any]
         ({"type": "blocked", "bounce_classification": ["Reputation"], "status": 5, "reason": {}}, False),
     ],
 )
-def test_a_block_for_the_senders_sake_is_told_from_one_for_the_recipients(told: dict[str, Any], of_sender: bool) -> None:
+def test_a_block_for_the_senders_sake_is_told_from_one_for_the_recipients(
+    told: dict[str, Any], of_sender: bool
+) -> None:
     assert event(event="bounce", timestamp=1, **told).of_sender is of_sender
 
 

@@ -22,7 +22,7 @@ from email.utils import parsedate_to_datetime
 from newsletter.edition import DeliveryId, Event, EventKind
 from newsletter.errors import WebhookRejected
 from newsletter.providers.scrubbing import scrub
-from newsletter.providers.smtp_wire import GONE
+from newsletter.providers.smtp_wire import GONE, OF_SENDER
 
 _NAME = "smtp"
 _READ_BYTES = 256_000  # a report says what it has to say before the mail that it sends back
@@ -71,6 +71,7 @@ class _Told:
     said: str
     address: str = ""
     reason: str = ""
+    of_sender: bool = False
 
 
 def read(mail: bytes, domain: str | None, now: datetime) -> Sequence[Event]:
@@ -104,6 +105,7 @@ def _event(told: _Told, delivery: DeliveryId | None, at: datetime, mail: str) ->
         delivery=delivery,
         address=address or None,
         reason=scrub(told.reason) or None,
+        of_sender=told.of_sender,
         vouched=False,
     )
 
@@ -144,7 +146,9 @@ def _statuses(text: str) -> Iterator[_Told]:
             kind = _failed(status, diagnostic)
         whom = fields.get("original-recipient") or fields.get("final-recipient") or ""
         said = f"{re.sub('[^a-z]', '', action)[:20]}{' ' + found[0] if found else ''}"
-        yield _Told(kind, said, _address(whom.partition(";")[2]), diagnostic or status)
+        yield _Told(
+            kind, said, _address(whom.partition(";")[2]), diagnostic or status, _of_sender(kind, status, diagnostic)
+        )
 
 
 def _failed(status: str, diagnostic: str) -> EventKind:
@@ -159,6 +163,14 @@ def _failed(status: str, diagnostic: str) -> EventKind:
     return EventKind.BOUNCED if _NOBODY_THERE.search(diagnostic[:1_000]) else EventKind.BLOCKED
 
 
+def _of_sender(kind: EventKind, status: str, diagnostic: str) -> bool:
+    """Whether a copy was blocked for its sender's sake, by the first code that says anything in particular."""
+    if kind is not EventKind.BLOCKED:
+        return False
+    codes = (found[0] for text in (status, diagnostic[:1_000]) for found in [_STATUS.search(text)] if found)
+    return next((OF_SENDER.fullmatch(code) is not None for code in codes if code[1:] != ".0.0"), False)
+
+
 def _by_qmail(body: str) -> Iterator[_Told]:
     """A bounce as qmail writes it (cr.yp.to/proto/qsbmf.txt): a paragraph for each address, under its name."""
     for paragraph in re.split(r"\n[ \t]*\n", body)[:_MOST_REPORTS]:
@@ -167,7 +179,8 @@ def _by_qmail(body: str) -> Iterator[_Told]:
             return
         if found:
             reason = paragraph[found.end() :].strip()[:2_000]
-            yield _Told(_failed("", reason), "bounce", _address(found[1]), reason)
+            kind = _failed("", reason)
+            yield _Told(kind, "bounce", _address(found[1]), reason, _of_sender(kind, "", reason))
 
 
 # ---------------------------------------------------------------------------------------------- whom it is about

@@ -72,6 +72,8 @@ _KINDS = {  # Event Webhook reference, by `event`
     "open": EventKind.OPENED,
     "click": EventKind.CLICKED,
 }
+# What `bounce_classification` says of a block that is the sender's (Bounce and Block Classifications, SendGrid's docs).
+_OF_SENDER = {"Reputation", "Content", "Frequency or Volume Too High"}
 _BLOCKS = {"blocked", "expired"}  # the `type` of a bounce that says nothing against the mailbox; `bounce` is the other
 # Why it dropped a copy, where that is a list of its own against the address (Event Webhook reference, Dropped events).
 # Its others (a package that is used up, content it takes for spam, a header it cannot read) are not the person's.
@@ -262,6 +264,7 @@ class SendGridProvider:
             said=said,
             address=_CONTROL.sub("", clean(address))[:320] or None,
             reason=self._scrub(str(told.get("reason") or "")) or None,
+            of_sender=kind is EventKind.BLOCKED and _of_sender(told),
         )
 
     def check(self) -> Sequence[Finding]:
@@ -482,7 +485,17 @@ class SendGridProvider:
             reason=self._scrub(why) or None if why else None,
             machine=kind is EventKind.OPENED and told.get("sg_machine_open") is True,
             listed=_LISTED.get(why.lower()) if kind is EventKind.DROPPED else None,
+            of_sender=kind is EventKind.BLOCKED and _of_sender(told),
         )
+
+
+def _of_sender(told: Mapping[str, Any]) -> bool:
+    """Whether a block is about the sender: as SendGrid classifies it, else by the code that the server gave."""
+    classified = _text(told, "bounce_classification")
+    if classified in _OF_SENDER:
+        return True
+    codes = f"{_text(told, 'status')} {_text(told, 'reason')[:1_000]}"
+    return classified in {"", "Unclassified"} and OF_SENDER.search(codes) is not None
 
 
 # ---------------------------------------------------------------------------------------------- the package

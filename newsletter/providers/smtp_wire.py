@@ -24,6 +24,9 @@ NAME = "smtp"
 LONGEST_LINE = 4_096  # bytes of a reply; RFC 5321 section 4.5.3.1.5 allows 512, and real servers write somewhat more
 MOST_LINES = 128  # of one reply
 A_MINUTE = timedelta(minutes=1)  # for servers that are too busy, which never say how long
+OF_SENDER = re.compile(r"(?<![\d.])[45]\.(?:7\.\d{1,3}|1\.[78])(?![\d.]\d)")
+"""Status codes of security and policy, and of a sender's address that is not liked (RFC 3463 sections 3.2 and 3.8, RFC
+7372): they say nothing of the recipient."""
 GONE = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"}
 """By which a mailbox or its domain is not there, or is closed, and no others (RFC 3463 and its registry, RFC 7505)."""
 _OF_THE_SYSTEM = ("4.3.", "4.4.5", "4.7.0")  # 4.7.0 is what servers say who limit rates; 4.7.1 what greylists say

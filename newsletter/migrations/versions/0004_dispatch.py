@@ -18,7 +18,7 @@ branch_labels = None
 depends_on = None
 
 _OUTCOME = sa.Enum('accepted', 'refused', 'suppressed', 'skipped', 'cancelled', 'unknown', name='outcome', native_enum=False, create_constraint=True, length=20)
-_FATE = sa.Enum('processed', 'delayed', 'delivered', 'blocked', 'dropped', 'bounced', 'complained', name='fate', native_enum=False, create_constraint=True, length=20)
+_FATE = sa.Enum('processed', 'delayed', 'delivered', 'rejected', 'blocked', 'dropped', 'bounced', 'complained', name='fate', native_enum=False, create_constraint=True, length=20)
 _BIG = sa.BigInteger().with_variant(sa.Integer(), 'sqlite')
 
 
@@ -81,7 +81,12 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('answered_to', _BIG, nullable=True))
         batch_op.add_column(sa.Column('given_up_at', subscribers.db.Instant(), nullable=True))
         batch_op.add_column(sa.Column('resent_at', subscribers.db.Instant(), nullable=True))
+        batch_op.add_column(sa.Column('asked_at', subscribers.db.Instant(), nullable=True))
 
+    op.drop_index('ix_batch_state_due_at', 'batch')
+    op.create_index('ix_batch_next', 'batch', ['edition_id', 'state', 'due_at', 'number'])
+    op.create_index('ix_batch_promised', 'batch', ['edition_id', 'state', 'promised_at'])
+    op.create_index('ix_batch_turn', 'batch', ['edition_id', 'turn'])
     op.create_index('ix_batch_first_id', 'batch', ['edition_id', 'first_id'])
     held = sa.text("state IN ('claimed', 'calling')")
     op.create_index('ix_batch_held', 'batch', ['state'], sqlite_where=held, postgresql_where=held)
@@ -101,7 +106,7 @@ def upgrade() -> None:
         op.drop_constraint(op.f('ck_delivery_outcome'), 'delivery')
         op.create_check_constraint(op.f('ck_delivery_outcome'), 'delivery', "outcome IS NULL OR outcome IN ('accepted', 'refused', 'suppressed', 'skipped', 'cancelled', 'unknown')")
         op.drop_constraint(op.f('ck_delivery_fate'), 'delivery')
-        op.create_check_constraint(op.f('ck_delivery_fate'), 'delivery', "fate IS NULL OR fate IN ('processed', 'delayed', 'delivered', 'blocked', 'dropped', 'bounced', 'complained')")
+        op.create_check_constraint(op.f('ck_delivery_fate'), 'delivery', "fate IS NULL OR fate IN ('processed', 'delayed', 'delivered', 'rejected', 'blocked', 'dropped', 'bounced', 'complained')")
     made, unknown = sa.text('batch_id IS NOT NULL'), sa.text("outcome = 'unknown'")
     op.create_index('ix_delivery_batch_id', 'delivery', ['batch_id'], sqlite_where=made, postgresql_where=made)
     op.create_index('ix_delivery_unknown', 'delivery', ['edition_id'], sqlite_where=unknown, postgresql_where=unknown)
@@ -162,7 +167,7 @@ def _remake_on_sqlite() -> None:
     sa.ForeignKeyConstraint(['edition_id'], ['edition.id'], name=op.f('fk_delivery_edition_id')),
     sa.ForeignKeyConstraint(['subscriber_id'], ['subscriber.id'], name=op.f('fk_delivery_subscriber_id')),
     sa.CheckConstraint("outcome IS NULL OR outcome IN ('accepted', 'refused', 'suppressed', 'skipped', 'cancelled', 'unknown')", name=op.f('ck_delivery_outcome')),
-    sa.CheckConstraint("fate IS NULL OR fate IN ('processed', 'delayed', 'delivered', 'blocked', 'dropped', 'bounced', 'complained')", name=op.f('ck_delivery_fate')),
+    sa.CheckConstraint("fate IS NULL OR fate IN ('processed', 'delayed', 'delivered', 'rejected', 'blocked', 'dropped', 'bounced', 'complained')", name=op.f('ck_delivery_fate')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_delivery')),
     sa.UniqueConstraint('edition_id', 'subscriber_id', name=op.f('uq_delivery_edition_id_subscriber_id'))
     )
