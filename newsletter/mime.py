@@ -22,12 +22,13 @@ HEADER_WISH = 78  # and should be
 _SAFE = re.compile(
     r"(?!From )[!-\-/-<>-~](?:[ -<>-~]{0,73}[!-<>-~])?"
 )  # stands as it is: one line, no "=", no "." ahead
-_MARKUP = re.compile(r"[&<>\"']")
+_PLAIN = re.compile(r"(?!From )[!#-%(-\-/-;?-~](?:[ !#-%(-;?-~]{0,73}[!#-%(-;?-~])?")  # the same, nothing to be escaped
 _ODD = re.compile(rb"[^ -<>-~]")  # RFC 2045 section 6.7 (1) and (2): whatever else is written as =XX, tabs too
 _HEX = [b"=%02X" % byte for byte in range(256)]
 
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322 section 3.2.3
 _ATOMS = re.compile(rf"{_ATEXT}(?: {_ATEXT})*")
+_PLAIN_TO = re.compile(rf"{_ATEXT}(?: {_ATEXT})* <{_ATEXT}(?:\.{_ATEXT})*@{_ATEXT}(?:\.{_ATEXT})*>")  # nearly all are
 _LIST_ID = re.compile(rf"(?=.{{1,255}}\Z){_ATEXT}(?:\.{_ATEXT})+")  # RFC 2919 section 2: a label in a name space
 _UTEXT = r"[^\x00-\x20\x7f-\xa0\s\"(),.:;<>@\[\\\]\ud800-\udfff]+"  # the same with RFC 6532 section 3.2
 _ADDRESS = re.compile(rf"{_UTEXT}(?:\.{_UTEXT})*@{_UTEXT}(?:\.{_UTEXT})*")
@@ -224,11 +225,11 @@ class Mould:
                 f"\r\n--{boundary}--\r\n".encode(),
             ]
         )
-        places: dict[Blank, list[int]] = {}
+        places: dict[str, tuple[list[int], list[int]]] = {}
         for place, piece in enumerate(pieces, 1):  # the headers go before them
             if isinstance(piece, Blank):
-                places.setdefault(piece, []).append(place)
-        self._blanks = [(blank.name, blank.html, there) for blank, there in places.items()]
+                places.setdefault(piece.name, ([], []))[piece.html].append(place)
+        self._blanks = [(name, (*texts, *htmls), htmls) for name, (texts, htmls) in places.items()]
         self._parts = [b"", *(b"" if isinstance(piece, Blank) else piece for piece in pieces)]
 
     def fill(self, recipient: Recipient, date: datetime) -> bytes:
@@ -243,25 +244,29 @@ class Mould:
         values = recipient.values(self._sender)
         parts = self._parts.copy()
         parts[0] = self._headers(recipient, values["leave_url"], date)
-        written: dict[str, bytes] = {}  # most values are the same in HTML and text
-        for name, html, places in self._blanks:
+        for name, places, in_html in self._blanks:
             value = values[name]
-            if html and _MARKUP.search(value):
-                value = escape(value)
-            encoded = written.get(value)
-            if encoded is None:
-                encoded = written[value] = _value(value)
+            plain = _PLAIN.fullmatch(value)
+            encoded = value.encode() if plain else _value(value)
             for place in places:
                 parts[place] = encoded
+            if not plain and in_html:
+                encoded = _value(escape(value))
+                for place in in_html:
+                    parts[place] = encoded
         return parts
 
     def _headers(self, recipient: Recipient, leave_url: str, date: datetime) -> bytes:
         if not _URL.fullmatch(leave_url):
             raise HeaderError("the address to leave by is no URL in ASCII")
+        to = f"{recipient.name} <{recipient.address}>"
+        plain = recipient.name and len(to) <= LINE - 4 and "=?" not in to and _PLAIN_TO.fullmatch(to)
         return b"".join(
             (
                 self._fixed,
-                header("To", mailbox(recipient.name, recipient.address, first=4)),
+                f"To: {to}\r\n".encode()
+                if plain
+                else header("To", mailbox(recipient.name, recipient.address, first=4)),
                 b"Date: ",
                 _date(date.replace(microsecond=0) if date.microsecond else date),
                 f"\r\nMessage-ID: <{recipient.delivery}@{self._domain}>\r\n".encode(),

@@ -9,7 +9,10 @@ event finds its delivery without a table of a million names. A block that was ma
 import hashlib
 import re
 import struct
+import sys
+from array import array
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -35,10 +38,14 @@ class Names:
 
     def of(self, tag: str, subscribers: Sequence[int]) -> list[DeliveryId]:
         """The names of an edition's deliveries to these subscribers (row numbers), in their order."""
-        head = bytes.fromhex(tag)
-        plain = b"".join([head + struct.pack(">Q", one) for one in subscribers])
-        told = self._cipher.encryptor().update(plain).hex()
-        return [DeliveryId(told[at : at + _HEX_DIGITS]) for at in range(0, len(told), _HEX_DIGITS)]
+        if not subscribers:
+            return []
+        plain = array("Q", (int(tag, 16), 0)) * len(subscribers)
+        plain[1::2] = array("Q", subscribers)
+        if sys.byteorder == "little":
+            plain.byteswap()
+        told = self._cipher.encryptor().update(plain.tobytes())
+        return cast("list[DeliveryId]", told.hex("\n", _HEX_DIGITS // 2).split("\n"))
 
     def read(self, name: str) -> tuple[str, int] | None:
         """The edition's tag and the subscriber's row number. None where it has not the shape of a name.

@@ -224,6 +224,8 @@ def spent(session: Session, provider: str, domain: str, since: int, now: int) ->
 
 def spend(session: Session, pace: Pace, limits: Limits, addresses: Iterable[str], now: datetime) -> None:
     """Put on record that these are being handed over. Nothing is written where there is no limit to hold it against."""
+    if limits.per_second is None and not limits.counts:
+        return
     handed = list(addresses)
     if limits.per_second is not None:
         busy = timedelta(seconds=len(handed) / limits.per_second)
@@ -277,11 +279,13 @@ def heed(pace: Pace, settlement: Settlement, limits: Limits, now: datetime, jitt
     if went is Went.REFUSED:
         return None  # the edition pauses by itself; how fast it is called is not at fault
     if went is Went.WELL:
-        pace.calls = min(limits.calls, max(1, pace.calls) + 1)
+        calls = min(limits.calls, max(1, pace.calls) + 1)
+        if pace.calls != calls:  # setting what stands there already costs a flush
+            pace.calls = calls
         if pace.failures == 0 and pace.not_before is not None and pace.not_before > now:
             return None  # it was called before the provider asked for rest, and takes back none of it
-        pace.failures = pace.unanswered = 0
-        pace.not_before = pace.note = None
+        if pace.failures or pace.unanswered or pace.not_before is not None or pace.note is not None:
+            rested(pace)
         return None
     pace.calls = max(1, min(limits.calls, pace.calls) // 2)
     pace.note = (note or str(went))[:500]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 
 from newsletter import ledger
 from newsletter.edition import DeliveryId, Receipt, Result
@@ -19,6 +20,9 @@ DEFERRED_WAIT = timedelta(minutes=15)  # greylisting opens after 5 to 15 minutes
 _PATIENCE = 5  # calls in a row without an answer, from an idempotent provider, before a person is asked
 _NAMED_IN_A_ROW = 10  # calls; a list of hand-kept addresses may have a few bad ones
 _PROBED_WAIT = timedelta(minutes=1)
+_DELIVERY, _RESULT, _PROVIDER_ID, _HELD_UNTIL = (
+    attrgetter(name) for name in ("delivery", "result", "provider_id", "held_until")
+)
 
 
 class Went(StrEnum):
@@ -102,12 +106,17 @@ def settle(rows: Mapping[DeliveryId, int], receipts: Iterable[Receipt], error: E
     Without receipts, an error that surely left nothing behind gives the batch back; any other makes it unknown. Beside
     receipts, an error speaks only for those that have none.
     """
+    told = list(receipts)
+    if (
+        error is None
+        and [*map(_RESULT, told)].count(Result.ACCEPTED) == len(told)
+        and rows.keys() == {*map(_DELIVERY, told)}
+    ):
+        return _accepted(told)  # what nearly every call comes to
     answered: dict[DeliveryId, Receipt] = {}
-    for receipt in receipts:
+    for receipt in told:
         if receipt.delivery in rows:
             answered[receipt.delivery] = weightier(answered.get(receipt.delivery), receipt)
-    if error is None and len(answered) == len(rows) and all(one.result is Result.ACCEPTED for one in answered.values()):
-        return _accepted(answered.values())  # what nearly every call comes to
     if not answered and error is not None:
         return _settle_error(error)
     return _settle_each(rows, answered, error)
@@ -178,12 +187,11 @@ def _settle_each(
     )
 
 
-def _accepted(receipts: Iterable[Receipt]) -> Settlement:
-    told = list(receipts)
+def _accepted(told: Sequence[Receipt]) -> Settlement:
     return Settlement(
         BatchState.DONE,
-        provider_id=next((one.provider_id for one in told if one.provider_id), None),
-        held_until=next((one.held_until for one in told if one.held_until), None),
+        provider_id=next(filter(None, map(_PROVIDER_ID, told)), None),
+        held_until=next(filter(None, map(_HELD_UNTIL, told)), None),
     )
 
 

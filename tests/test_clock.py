@@ -448,7 +448,8 @@ def test_a_round_up_carries_what_went_out_in_its_week_and_nothing_twice(desk: De
     run.until("2026-11-29T10:00")
     taken = desk.rows(
         "SELECT e.slot, b.headline FROM decision d JOIN edition e ON e.id = d.edition_id"
-        " JOIN brief b ON b.id = d.brief_id WHERE e.newsletter = 'weekly' AND d.verdict = 'taken' ORDER BY e.slot, b.headline"
+        " JOIN brief b ON b.id = d.brief_id"
+        " WHERE e.newsletter = 'weekly' AND d.verdict = 'taken' ORDER BY e.slot, b.headline"
     )
     assert taken == [
         ("2026-11-22T09:00", "Harbour makes the news"),

@@ -30,6 +30,7 @@ _GROUP, _GROUP_SECONDS = 50, 0.05  # receipts are handed to the caller's thread 
 _MOULDS = 4  # messages made ready at a time
 _GRACE = 10.0  # seconds beyond its time after which a call is not waited for any more, whatever keeps the loop
 _CHECK_TIMEOUT = timedelta(seconds=15)
+_ACCEPTED, _NOT_TRIED = Result.ACCEPTED, Result.NOT_TRIED  # looked up once: there is one for each copy
 
 Sign = Callable[[bytes], bytes]
 
@@ -86,7 +87,15 @@ class SmtpProvider:
             mould = self._mould(message)
         except HeaderError as error:
             raise ProviderRefused(self.name, str(error)) from error
-        call = _Call(mould, recipients, self._clock(), self._timeout, self._path_of(message), self._sign, self._row)
+        call = _Call(
+            mould,
+            recipients,
+            self._clock().replace(microsecond=0),
+            self._timeout,
+            self._path_of(message),
+            self._sign,
+            self._row,
+        )
         if call.prime():
             link = self._links.ask(self._ready(call))
             try:
@@ -280,7 +289,7 @@ class _Call:
     def tell(self, receipt: Receipt, reply: Reply | None) -> None:
         """Take down what came of one copy, and see whether it speaks of all of them."""
         row = self._row
-        if receipt.result is Result.ACCEPTED:
+        if receipt.result is _ACCEPTED:
             row.refused, row.proven = 0, True
         elif reply is None:  # the server was never asked
             pass
@@ -299,7 +308,7 @@ class _Call:
         self._tell(receipt)
 
     def _tell(self, receipt: Receipt) -> None:
-        if receipt.result is not Result.NOT_TRIED:
+        if receipt.result is not _NOT_TRIED:
             self._known += 1
         self._group.append(receipt)
         if len(self._group) >= _GROUP:

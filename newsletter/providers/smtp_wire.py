@@ -30,6 +30,7 @@ OF_SENDER = re.compile(r"(?<![\d.])[45]\.(?:7\.\d{1,3}|1\.[78])(?![\d.]\d)")
 GONE = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"}
 """By which a mailbox or its domain is not there, or is closed, and no others (RFC 3463 and its registry, RFC 7505)."""
 _OF_THE_SYSTEM = ("4.3.", "4.4.5", "4.7.0")  # 4.7.0 is what servers say who limit rates; 4.7.1 what greylists say
+_ACCEPTED = Result.ACCEPTED  # looked up once: there is one for each copy
 _CLOSING = 421  # RFC 5321 section 3.8: it may come at any time, and the connection ends with it
 _KNOWN_LINES = 64  # a server repeats the same few lines for each copy
 
@@ -416,8 +417,7 @@ class Transactions:
         if reply.good:
             self.answered += 1
             found = _QUEUED.search(reply.lines[-1])
-            receipt = Receipt(copy.delivery, Result.ACCEPTED, provider_id=found[1] if found else None)
-            self._tell(receipt, reply)
+            self._tell(Receipt(copy.delivery, _ACCEPTED, provider_id=found[1] if found else None), reply)
         elif reply.code >= 400:  # noqa: PLR2004 # a refusal, for now or for good
             self._refused(copy, reply)
         else:
