@@ -293,13 +293,28 @@ class Dispatcher:
         due = ledger.next_due(session, run.edition_id)
         if due is not None and due > now + pace.LONGEST_WAIT:
             ledger.bring_forward(session, run.edition_id, now + pace.LONGEST_WAIT, now)
-            due = ledger.next_due(session, run.edition_id)
+            return self._wait(session, run, rate, leave, held, goes=goes, alone=turn.alone, now=now)
+
+    def _wait(  # noqa: PLR0913 # what is known of the moment
+        self,
+        session: Session,
+        run: _Run,
+        rate: Pace,
+        leave: pace.Leave,
+        held: Sequence[Batch],
+        *,
+        goes: bool,
+        alone: bool,
+        now: datetime,
+    ) -> _Wait | None:
+        """How long to wait where nothing could be claimed; None where that is longer than this run lingers."""
+        due = ledger.next_due(session, run.edition_id)
         rest = due - now if due is not None and all(batch.edition_id != run.edition_id for batch in held) else None
         note = None
         if rest is not None and rest > _LOOK_AGAIN and ledger.is_ahead(session, run.edition_id, now):
             note = f"the next wave is due at {due:%Y-%m-%d %H:%M} UTC"
         if not goes:
-            if due is not None and due <= now and (leave.until is not None or not turn.alone):
+            if due is not None and due <= now and (leave.until is not None or not alone):
                 pace.queue(rate, run.edition_id, now)
             due = leave.until or now + _TURN
             rest = leave.until - now if leave.until is not None and rest is not None else None

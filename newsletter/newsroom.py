@@ -722,9 +722,10 @@ class Newsroom:
             return store.halt(session, now=self.clock(), actor=actor, reason=reason)
 
     def unhalt(self, actor: str) -> bool:
-        """Let dispatch run again. False where it was not halted."""
+        """Let dispatch run again, from this database where it is now. False where it was not halted."""
+        here = place_of(self.engine)
         with transaction(self.engine) as session:
-            return store.unhalt(session, now=self.clock(), actor=actor)
+            return store.unhalt(session, now=self.clock(), actor=actor, place=here)
 
 
 def _tally(session: Session, record: EditionRecord) -> Tally | None:

@@ -71,12 +71,13 @@ def halt(session: Session, *, now: datetime, actor: str, reason: str | None) -> 
     return True
 
 
-def unhalt(session: Session, *, now: datetime, actor: str) -> bool:
-    """Let dispatch run again. False where it was not halted."""
+def unhalt(session: Session, *, now: datetime, actor: str, place: str) -> bool:
+    """Let dispatch run again, from the place where the database is. False where it was not halted."""
     row = instance(session)
     if row.halted_at is None:
         return False
     row.halted_at = row.halted_by = row.halt_reason = None
+    row.place = place
     act(session, "unhalt", now=now, actor=actor)
     return True
 
