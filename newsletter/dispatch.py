@@ -293,9 +293,9 @@ class Dispatcher:
         due = ledger.next_due(session, run.edition_id)
         if due is not None and due > now + pace.LONGEST_WAIT:
             ledger.bring_forward(session, run.edition_id, now + pace.LONGEST_WAIT, now)
-            return self._wait(session, run, rate, leave, held, goes=goes, alone=turn.alone, now=now)
+        return self._wait(session, run, rate, leave, held, goes=goes, alone=turn.alone, now=now)
 
-    def _wait(  # noqa: PLR0913 # what is known of the moment
+    def _wait(
         self,
         session: Session,
         run: _Run,
