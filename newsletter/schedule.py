@@ -58,7 +58,7 @@ class Slot:
         return self.instant.astimezone(ZoneInfo(self.zone)).replace(tzinfo=None) != self.local
 
     def in_zone(self, zone: str | None) -> "Slot":
-        """The same wall-clock time in another zone. The slot itself for None, and for what is no zone to this machine."""
+        """The same wall-clock time in another zone; the slot itself for None, and what is no zone to this machine."""
         return Slot(self.local, zone) if zone is not None and _is_zone(zone) else self
 
     def __str__(self) -> str:

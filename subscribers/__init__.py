@@ -6,7 +6,18 @@ What is public is named here; the tables of both packages share `Table.metadata`
 from subscribers.address import Mailbox, clean_name, parse
 from subscribers.audience import LEFT, PAUSED, SUPPRESSED, TOPICS, audience, standing
 from subscribers.consent import BY_OPERATOR, BY_PROVIDER, Origin
-from subscribers.db import Instant, RowNumber, Table, Writer, choice, connect, json_member, reading, transaction
+from subscribers.db import (
+    Instant,
+    RowNumber,
+    Table,
+    Writer,
+    choice,
+    connect,
+    json_member,
+    number_after,
+    reading,
+    transaction,
+)
 from subscribers.directory import by_link, ensure_list, find, list_by_slug, lists, subscriptions
 from subscribers.errors import (
     AddressError,
@@ -175,6 +186,7 @@ __all__ = [
     "narrow",
     "network_of",
     "new_link",
+    "number_after",
     "parse",
     "pause",
     "prefer",
