@@ -6,7 +6,7 @@ somebody's hands is conditional on its epoch, so that a process which overslept 
 is counted in tally.py.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -50,7 +50,7 @@ from newsletter.models import (
 )
 from newsletter.schedule import Slot
 from newsletter.store import changed_rows, message_record, set_edition, topics_of
-from subscribers import SUPPRESSED, Instant, RowNumber, Subscriber, audience, standing
+from subscribers import SUPPRESSED, Instant, RowNumber, Subscriber, audience, number_after, standing
 
 OPEN = (BatchState.PENDING, BatchState.CLAIMED, BatchState.CALLING)
 """The states of batches whose people still wait."""
@@ -119,12 +119,12 @@ def freeze(
     else:
         stale_after = None if late else timedelta(seconds=record.stale_after_s)
         plan = waves.plan(session, record.id, who, local, now=now, stale_after=stale_after)
-        candidates, rows = plan.candidates, waves.in_order(plan, who)
+        candidates, rows = plan.candidates, waves.numbered(plan, who)
     delivery = Delivery.__table__  # type: ignore[attr-defined] # SQLModel adds it
-    inserted = changed_rows(
-        session,
-        insert(delivery).from_select(["subscriber_id", "reason", "edition_id"], rows.add_columns(literal(record.id))),
-    )
+    columns = [*([] if plan is None else ["id"]), "subscriber_id", "reason", "edition_id"]
+    inserted = changed_rows(session, insert(delivery).from_select(columns, rows.add_columns(literal(record.id))))
+    if plan is not None:
+        number_after(session, Delivery, plan.span(len(plan.due))[1])
     # In a second step, since a database asks for `exclusion` as often as a statement names it: 0.5 s of a million.
     outcome = case((col(Delivery.reason) == SUPPRESSED, Outcome.SUPPRESSED.value), else_=Outcome.SKIPPED.value)
     session.execute(
@@ -138,12 +138,10 @@ def freeze(
     if plan is None:
         ranges = [(None, due_at, cut) for cut in _ranges(session, record.id, batch_size)]
     else:
-        spans = _spans(session, record.id, plan.people)
         ranges = [
-            (wave, plan.due[wave - 1], cut)
-            for wave, span in spans
-            if wave
-            for cut in _ranges(session, record.id, batch_size, span)
+            (wave, due, cut)
+            for wave, due in enumerate(plan.due, start=1)
+            for cut in _ranges(session, record.id, batch_size, plan.span(wave))
         ]
     if ranges:
         session.execute(
@@ -177,31 +175,15 @@ def freeze(
     return Frozen(candidates, sum(size for _, _, (_, _, size) in ranges), len(ranges))
 
 
-def _spans(session: Session, edition_id: int, people: Mapping[int, int]) -> Iterator[tuple[int, tuple[int, int]]]:
-    """The first and the last row number of each wave, whose deliveries follow one another."""
-    first: int = session.execute(
-        select(func.coalesce(func.min(col(Delivery.id)), 0)).where(col(Delivery.edition_id) == edition_id)
-    ).scalar_one()
-    for wave in sorted(people):
-        last: int = session.execute(
-            select(func.coalesce(col(Delivery.id), 0))
-            .where(col(Delivery.id) >= first, _of(edition_id))
-            .order_by(col(Delivery.id))
-            .limit(1)
-            .offset(people[wave] - 1)
-        ).scalar_one()
-        yield wave, (first, last)
-        first = last + 1
-
-
 def _ranges(
     session: Session, edition_id: int, size: int, span: tuple[int, int] | None = None
 ) -> list[tuple[int, int, int]]:
     """The row numbers of an edition's open deliveries, all or of a span, cut into batches: first, last, how many."""
     mine = (_of(edition_id), col(Delivery.outcome).is_(None))
-    within = col(Delivery.edition_id) == edition_id if span is None else col(Delivery.id).between(*span)
+    whole = (col(Delivery.edition_id) == edition_id, col(Delivery.outcome).is_(None))
+    within = whole if span is None else (col(Delivery.id).between(*span), *mine)
     first, newest, left = session.execute(
-        select(func.min(col(Delivery.id)), func.max(col(Delivery.id)), func.count()).where(within, *mine)
+        select(func.min(col(Delivery.id)), func.max(col(Delivery.id)), func.count()).where(*within)
     ).one()
     ranges = []
     while left > size:

@@ -1,7 +1,11 @@
 """Waves: an edition that goes out at the slot's wall-clock time in each reader's own zone, by due time.
 
-Which zone is due when is reckoned here, for the zones that an audience has; the freeze orders its deliveries by wave,
+Which zone is due when is reckoned here, for the zones that an audience has; the freeze numbers its deliveries by wave,
 and from then on the batches' due times decide. So somebody who changes their zone later stays in the wave they were in.
+
+Each wave has as many row numbers as there may be subscribers, most of them unused: so deliveries are inserted in the
+order of subscribers, and still lie in the order of waves. 1,000,000 of them in 38 waves on SQLite: 2.3 s of a
+processor, where inserting them in the order of waves takes 3.7 (each looks for its subscriber somewhere else).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,8 +16,9 @@ from typing import Any
 from sqlalchemy import Select, Subquery, and_, case, func, insert, literal, select
 from sqlmodel import Session, col
 
-from newsletter.models import Batch, BatchState, EditionRecord, WaveZone
+from newsletter.models import Batch, BatchState, Delivery, EditionRecord, WaveZone
 from newsletter.schedule import Slot
+from subscribers import RowNumber, Subscriber
 
 TOO_LATE = "too late in their zone"
 """Why people are skipped whose own time was past by more than `stale_after` at the freeze."""
@@ -37,17 +42,18 @@ def due_times(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The waves of a freeze. `due` holds their instants, the first of wave 1; `people` counts candidates by wave."""
+    """The waves of a freeze: their instants, the first that of wave 1. Wave 0 holds those who are too late."""
 
     edition_id: int
+    candidates: int
     own: int  # the wave of whoever has no zone
     due: Sequence[datetime]
-    people: Mapping[int, int]
+    before: int  # the highest row number of deliveries before the freeze
+    room: int  # row numbers of a wave: more than the highest of subscribers
 
-    @property
-    def candidates(self) -> int:
-        """How many stand in all waves, and in none."""
-        return sum(self.people.values())
+    def span(self, wave: int) -> tuple[int, int]:
+        """The row numbers of a wave's deliveries, from and to."""
+        return self.before + wave * self.room, self.before + (wave + 1) * self.room - 1
 
 
 def plan(
@@ -58,10 +64,6 @@ def plan(
     told = due_times(slot, counts, now=now, stale_after=stale_after)
     due = sorted({instant for instant, goes in told.values() if goes})
     waves = {zone: due.index(instant) + 1 if goes else 0 for zone, (instant, goes) in told.items()}
-    people: dict[int, int] = {}
-    for zone, count in counts.items():
-        wave = waves[slot.in_zone(zone).zone]
-        people[wave] = people.get(wave, 0) + count
     session.execute(
         insert(WaveZone),
         [
@@ -69,19 +71,24 @@ def plan(
             for zone, wave in waves.items()
         ],
     )
-    return Plan(edition_id, waves[slot.zone], due, people)
+    before, highest = (
+        session.execute(select(func.coalesce(func.max(number), 0))).scalar_one()
+        for number in (col(Delivery.id), col(Subscriber.id))
+    )
+    return Plan(edition_id, sum(counts.values()), waves[slot.zone], due, before, highest + 1)
 
 
-def in_order(made: Plan, who: Subquery) -> Select[Any]:
-    """An audience by wave, and then by subscriber: their row numbers, and why they are not mailed (NULL: they are)."""
+def numbered(made: Plan, who: Subquery) -> Select[Any]:
+    """An audience: the row numbers of their deliveries, their own, and why they are not mailed (NULL: they are)."""
     wave = func.coalesce(col(WaveZone.wave), literal(made.own))
     late = func.coalesce(who.c.exclusion, case((wave == 0, TOO_LATE)))
     mine = and_(col(WaveZone.edition_id) == made.edition_id, col(WaveZone.zone) == who.c.zone)
+    number = literal(made.before, RowNumber) + wave * literal(made.room, RowNumber) + who.c.subscriber_id
     return (
-        select(who.c.subscriber_id, late if 0 in made.people else who.c.exclusion)
+        select(number, who.c.subscriber_id, late)
         .select_from(who)
         .outerjoin(WaveZone, mine)
-        .order_by(wave, who.c.subscriber_id)
+        .order_by(who.c.subscriber_id)
     )
 
 

@@ -15,6 +15,7 @@ from subscribers.db import (
     connect,
     is_passing,
     json_member,
+    number_after,
     reading,
     transaction,
 )
@@ -187,6 +188,7 @@ __all__ = [
     "narrow",
     "network_of",
     "new_link",
+    "number_after",
     "parse",
     "pause",
     "prefer",

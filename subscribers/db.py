@@ -16,7 +16,20 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Engine, Enum, Integer, MetaData, Text, create_engine, event
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Engine,
+    Enum,
+    Integer,
+    MetaData,
+    Text,
+    create_engine,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.engine import URL, Connection, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -91,6 +104,13 @@ def choice(of: type[StrEnum], *, check: bool = True) -> Enum:
         length=20,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+def number_after(session: Session, table: type[Table], number: int) -> None:
+    """Have the next rows of a table numbered after one that rows were given by hand. SQLite does so by itself."""
+    if session.get_bind().dialect.name == "postgresql":
+        named = func.pg_get_serial_sequence(table.__tablename__, "id")
+        session.execute(select(func.setval(named, number)))
 
 
 class json_member(FunctionElement[str]):  # noqa: N801 # used as a function of SQL is

@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise, takewhile
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newsletter.schedule import Schedule, Slot
+from newsletter.schedule import Schedule, Slot, first_on_earth, last_on_earth
 
 CRONS = ("0 7 * * 1-5", "30 1 * * *", "30 2 * * *", "0 0 * * *")
 ZONES = (
@@ -236,3 +236,44 @@ def test_latest_and_upcoming_agree_at_any_moment(crons: list[str], zone: str, no
         assert next(schedule.upcoming(latest.instant)) == coming[0], "no slot lies between the two"
     for slot in coming[:3]:
         assert schedule.latest(slot.instant) == slot
+
+
+# ------------------------------------------------------------------------------------------ in each zone
+
+
+@given(st.sampled_from(sorted(available_timezones())), st.datetimes(_wall(1996, 1, 1), _wall(2037, 12, 31)))
+def test_no_zone_shows_a_time_before_the_first_on_earth_or_after_the_last(zone: str, local: datetime) -> None:
+    """Since 1995, when Kiritimati came to +14."""
+    assert first_on_earth(local) <= Slot(local, "UTC").in_zone(zone).instant <= last_on_earth(local)
+
+
+@given(st.datetimes(_wall(1996, 1, 1), _wall(2037, 12, 31)))
+def test_the_first_and_the_last_on_earth_are_kiritimati_and_baker_island(local: datetime) -> None:
+    assert first_on_earth(local) == Slot(local, "Pacific/Kiritimati").instant
+    assert last_on_earth(local) == Slot(local, "Etc/GMT+12").instant
+
+
+@pytest.mark.parametrize("zone", [None, "", "Mars/Olympus_Mons", "America", "../../etc/passwd", "/etc/passwd", "a\0b"])
+def test_what_is_no_zone_stands_with_the_slots_own(zone: str | None) -> None:
+    slot = Slot(_wall(2026, 11, 23, 7), "Europe/Berlin")
+    assert slot.in_zone(zone) == slot
+
+
+def test_a_time_that_another_zones_clock_skips_has_an_instant_there_all_the_same() -> None:
+    slot = Slot(_wall(2026, 3, 8, 2, 30), "Europe/Berlin").in_zone("America/New_York")
+    assert (slot.instant, slot.skipped_by_clock) == (datetime(2026, 3, 8, 7, 30, tzinfo=UTC), True)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_the_latest_slot_on_earth_is_the_last_that_some_zone_has_shown(zone: str) -> None:
+    schedule = Schedule(("0 7 * * 1-5",), zone)
+    slots = _year(schedule, 2026)
+    for before, slot in pairwise(slots):
+        assert schedule.latest_on_earth(first_on_earth(slot.local)) == slot
+        assert schedule.latest_on_earth(first_on_earth(slot.local) - timedelta(seconds=1)) == before
+
+
+def test_a_slot_at_the_end_of_the_calendar_is_refused() -> None:
+    for text in ("0001-01-01T00:00", "9999-12-31T23:59"):
+        with pytest.raises(ValueError, match="has an instant in UTC"):
+            Slot.parse(text, "UTC")

@@ -102,6 +102,7 @@ def upgrade() -> None:
         op.alter_column('edition', 'tag', nullable=False)
         op.create_unique_constraint(op.f('uq_edition_tag'), 'edition', ['tag'])
         op.alter_column('delivery', 'id', type_=sa.BigInteger())
+        op.execute('ALTER SEQUENCE delivery_id_seq AS bigint')  # which a column's type does not change
         op.drop_index(op.f('ix_delivery_batch_id'), 'delivery')
         op.drop_constraint(op.f('ck_delivery_outcome'), 'delivery')
         op.create_check_constraint(op.f('ck_delivery_outcome'), 'delivery', "outcome IS NULL OR outcome IN ('accepted', 'refused', 'suppressed', 'skipped', 'cancelled', 'unknown')")
