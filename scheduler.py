@@ -10,9 +10,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import ConflictingIdError
@@ -44,6 +47,19 @@ class SlotTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler ships no typ
         after = previous_fire_time or now
         begins = (agenda.drafted_from(self._newsletter, slot) for slot in self._newsletter.timetable.upcoming(after))
         return next((at for at in begins if at > after), None)
+
+
+def _told(job: Callable[..., Any]) -> Callable[..., Any]:
+    """A job for which a database that is away is one line in the log: it is there again the next time."""
+
+    @wraps(job)
+    def run(*arguments: object) -> Any:
+        try:
+            return job(*arguments)
+        except DBAPIError as error:
+            _log.error("scheduler.stopped: the database: %s", error.orig)  # a sentence for the operator
+
+    return run
 
 
 class Scheduler:
@@ -79,19 +95,16 @@ class Scheduler:
 
     def _end(self, *_: object) -> None:
         if self._over.is_set():
-            raise KeyboardInterrupt
+            os._exit(130)  # no thread that waits for a provider holds it up; what is out then is unknown, and listed
         self._over.set()
         self._running.clock.stop.set()
 
+    @_told
     def _tick(self) -> bool:
         """Whether another configuration was taken."""
-        try:
-            taken = self._reload.is_set() and self._running.reload() is None
-            self._reload.clear()
-            return self._running.tick() or taken
-        except DBAPIError as error:
-            _log.error("scheduler.stopped: the database: %s", error.orig)  # a sentence for the operator
-            return False
+        taken = self._reload.is_set() and self._running.reload() is None
+        self._reload.clear()
+        return self._running.tick() or taken
 
     def _arrange(self) -> None:
         """Make the jobs anew: one a newsletter, at the times when its editions are drafted; and those of the chores."""
@@ -102,26 +115,28 @@ class Scheduler:
         for names in self._running.house.groups:
             self._jobs.add_job(self._keep_house, IntervalTrigger(seconds=2), [names], id=f"house:{names[0]}")
 
+    @_told
     def _meet(self, name: str | None = None) -> None:
         if self._running.may_act():
             self._running.clock.meet(None if name is None else [name])
             self._look()
 
+    @_told
+    def _attend(self, edition_id: int) -> None:
+        self._running.clock.attend(edition_id)
+
+    @_told
     def _look(self) -> None:
         """Make a job of each edition that is to be attended to, at its very instant."""
-        try:
-            if not self._running.may_act():
-                return
-            now = datetime.now(UTC)
-            for edition_id, at in self._running.clock.due(now + _LOOK_AHEAD):
-                trigger = DateTrigger(max(at or now, now))
-                with suppress(ConflictingIdError):
-                    attend = self._running.clock.attend
-                    self._jobs.add_job(attend, trigger, [edition_id], id=f"edition:{edition_id}", executor="editions")
-            self._running.clock.tell()
-            self._running.put_away()
-        except DBAPIError as error:
-            _log.error("scheduler.stopped: the database: %s", error.orig)  # a sentence for the operator
+        if not self._running.may_act():
+            return
+        now = datetime.now(UTC)
+        for edition_id, at in self._running.clock.due(now + _LOOK_AHEAD):
+            trigger, name = DateTrigger(max(at or now, now)), f"edition:{edition_id}"
+            with suppress(ConflictingIdError):
+                self._jobs.add_job(self._attend, trigger, [edition_id], id=name, executor="editions")
+        self._running.clock.tell()
+        self._running.put_away()
 
     def _keep_house(self, names: tuple[str, ...]) -> None:
         if self._running.may_act():

@@ -9,6 +9,7 @@ at the instants that `due` tells and at each slot's time, a test whenever it lik
 import logging
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -41,6 +42,7 @@ _STOPPED_WAIT = timedelta(seconds=5)  # while dispatch is halted
 _LOOK_AGAIN = timedelta(seconds=2)  # at an edition that is under way, and whose batches others have, or limits hold up
 _FRESH = timedelta(minutes=1)  # what a source said so lately need not be asked again for a draft
 _STEPS = 20  # of one edition in a row: more would be a circle
+_TOLD_SINGLY = 3  # editions of a newsletter that are held at once
 _GONE = "its slot is no longer in the schedule"
 
 
@@ -185,7 +187,6 @@ class Clock:
         finally:
             with self._lock:
                 self._busy.discard(edition_id)
-        self.tell()
 
     def _go_on(self, record: EditionRecord) -> None:
         """Take step after step until one is to be waited for."""
@@ -375,8 +376,14 @@ class Clock:
                 return 0
         told = 0
         with transaction(self.engine) as session:
-            for record in docket.untold(session):
-                if record.state in _TOLD:
+            records = docket.untold(session)
+            held = Counter(record.newsletter for record in records if record.state is EditionState.HELD)
+            for name, count in held.items():
+                if count > _TOLD_SINGLY:  # after a standstill: one word about all of them
+                    some = [one for one in records if one.state is EditionState.HELD and one.newsletter == name]
+                    desk.tell_held(session, self.newsroom.settings, some, self.newsroom.clock())
+            for record in records:
+                if record.state in _TOLD and record.told != record.state:
                     desk.tell_edition(session, self.newsroom.settings, record, self.newsroom.clock())
                     told += 1
                 record.told = record.state

@@ -182,6 +182,38 @@ def tell_edition(session: Session, settings: Settings, record: EditionRecord, no
     )
 
 
+def tell_held(session: Session, settings: Settings, records: Sequence[EditionRecord], now: datetime) -> bool:
+    """Tell of several editions of a newsletter that are held at once, after a standstill, in one notice."""
+    for record in records:
+        record.told = record.state
+        session.add(record)
+    first, last = records[0], records[-1]
+    newsletter = settings.newsletters.get(first.newsletter)
+    name = newsletter.title if newsletter else first.newsletter
+    subject = f"{name}: {len(records)} editions HELD, {first.slot} to {last.slot}"
+    rows = tuple((record.slot, record.reason or "no reason is on record") for record in records)
+    said = Said(
+        subject,
+        rows,
+        ("Nothing of them goes out by itself. The command sends one of them; newsletter editions cancel ends it.",),
+        f"newsletter editions approve {last.newsletter} {last.slot}",
+        Urgency.LOOK,
+    )
+    key = f"held:{first.newsletter}:{first.id}:{last.id}:{len(records)}"
+    return tell(
+        session,
+        settings,
+        DeskKind.REPORT,
+        key=key,
+        subject=subject,
+        said=said,
+        now=now,
+        newsletter=first.newsletter,
+        edition_id=last.id,
+        force=True,
+    )
+
+
 def _report(session: Session, settings: Settings, record: EditionRecord, counted: Tally | None) -> tuple[str, Said]:
     name = name_of(settings, record)
     rows = [("Edition", f"{record.newsletter}, slot {record.slot} {record.zone}")]

@@ -23,6 +23,7 @@ from newsletter.newsroom import Newsroom
 from newsletter.settings import Settings
 
 _log = logging.getLogger("newsletter.running")
+_WOUND_UP = timedelta(minutes=5)  # chores of an earlier configuration end by then
 _SAID_AGAIN = timedelta(minutes=5)  # what stands against everything
 
 
@@ -38,7 +39,7 @@ class Running:
     clock: Clock
     house: Housekeeping
     variables: Mapping[str, str]
-    _retired: list[tuple[Newsroom, Clock]] = field(default_factory=list)
+    _retired: list[tuple[Newsroom, datetime]] = field(default_factory=list)
     _told_at: datetime | None = None
     _ticked_at: datetime | None = None
     _server: Server | None = None
@@ -98,27 +99,29 @@ class Running:
         except ConfigurationError as error:
             _log.error("running.reload.refused: %s; the configuration before stays", error)  # a sentence
             return str(error)
-        before = self.newsroom, self.clock
+        before, stop = self.newsroom, self.clock.stop
         # What is in this process's hands is told apart by the clock's own record of it, which goes over.
         clock = replace(self.clock, newsroom=newsroom, stop=threading.Event())
         self.newsroom, self.clock = newsroom, clock
         self.house = Housekeeping(newsroom, clock.owner, clock.stop)
-        before[1].stop.set()
-        self._retired.append(before)
+        stop.set()
+        self._retired.append((before, newsroom.clock()))
         _log.warning("running.reload.taken: %s", newsroom.settings.file)
         return None
 
     def put_away(self) -> None:
-        """Close what earlier configurations opened, once nothing is under way by them."""
+        """Close what earlier configurations opened, once nothing is under way by them any more."""
+        now = self.newsroom.clock()
         if self._retired and self.clock.is_idle:
-            for newsroom, _ in self._retired:
+            for newsroom, since in [one for one in self._retired if not timedelta() <= now - one[1] < _WOUND_UP]:
                 newsroom.close()
-            self._retired.clear()
+                self._retired.remove((newsroom, since))
 
     def close(self) -> None:
         """Give back the database and the connections."""
         if self._server is not None:
             self._server.close()
         presence.left(self.newsroom, self.clock.owner)
-        self.put_away()
+        for newsroom, _ in self._retired:
+            newsroom.close()
         self.newsroom.close()
