@@ -20,16 +20,16 @@ def collect(
     as_json: AsJson = False,
 ) -> None:
     """Read all sources and put what is new on record. Decides and sends nothing."""
-    from newsletter import report
+    from newsletter import intake
 
     with opened(config) as newsroom:
         collected = newsroom.collect(impatient=now)
     if as_json:
-        print_json([report.collected_json(one) for one in collected])
+        print_json([intake.collected_json(one) for one in collected])
     else:
-        print_lines(report.collected_lines(collected))
+        print_lines(intake.collected_lines(collected))
         for one in collected:
-            print(report.collected_line(one))
+            print(intake.collected_line(one))
     if any(one.error for one in collected):
         raise typer.Exit(FAILED)
 
@@ -44,15 +44,15 @@ def briefs(
     """List the briefs on record and what each newsletter decided about them."""
     if context.invoked_subcommand is not None:
         return
-    from newsletter import report
+    from newsletter import intake
 
     with opened(config) as newsroom:
         rows = newsroom.briefs(limit)
     if as_json:
-        print_json([report.record_json(row) for row in rows])
+        print_json([intake.record_json(row) for row in rows])
         return
     for row in rows:
-        print_lines(report.record_lines(row))
+        print_lines(intake.record_lines(row))
     if not rows:
         print("no briefs on record yet; newsletter collect reads the sources")
 
@@ -82,7 +82,7 @@ def briefs_pull(
 @app.command("read")
 def briefs_read(file: Annotated[Path, typer.Argument(metavar="FILE")], as_json: AsJson = False) -> None:
     """Show what a reader makes of a file. Exit code 1 where it holds no brief."""
-    from newsletter import formats, report
+    from newsletter import formats, intake
 
     try:
         with file.open("rb") as opened:
@@ -99,6 +99,6 @@ def briefs_read(file: Annotated[Path, typer.Argument(metavar="FILE")], as_json: 
         print_json(shown[0] if len(shown) == 1 else shown)
     elif not as_json:
         for brief in read.briefs:
-            print_lines(report.brief_lines(brief))
+            print_lines(intake.brief_lines(brief))
     if read.faults or not read.briefs:
         raise typer.Exit(FAILED)

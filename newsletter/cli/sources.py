@@ -17,15 +17,15 @@ def sources(context: typer.Context, config: Config = DEFAULT, as_json: AsJson = 
     """List the sources: when each was read last, what it gave, and how it failed."""
     if context.invoked_subcommand is not None:
         return
-    from newsletter import report
+    from newsletter import intake
 
     with opened(config) as newsroom:
         accounts = newsroom.sources()
     if as_json:
-        print_json([report.source_json(account) for account in accounts])
+        print_json([intake.source_json(account) for account in accounts])
         return
     for account in accounts:
-        print_lines(report.source_lines(account))
+        print_lines(intake.source_lines(account))
     if not accounts:
         print("no sources are configured")
 
@@ -40,7 +40,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Explain what an address would give as a source. Puts nothing on record. Exit code 1 where it gives no brief."""
-    from newsletter import report
+    from newsletter import intake
     from newsletter.collect import look
     from newsletter.errors import CollectError
     from newsletter.fetch import Fetcher, user_agent
@@ -59,8 +59,8 @@ def check(
         )
         raise typer.Exit(FAILED) from None
     if as_json:
-        print_json(report.look_json(found))
+        print_json(intake.look_json(found))
     else:
-        print_lines(report.look_lines(found))
+        print_lines(intake.look_lines(found))
     if not found.read.briefs and not found.is_empty:
         raise typer.Exit(FAILED)
