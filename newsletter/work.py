@@ -50,9 +50,10 @@ class Work:
 class Beside:
     """The same in a process of its own, which ends with this one, and is started again where it ends by itself."""
 
-    def __init__(self, config: Path) -> None:
-        command = [sys.executable, "-m", "newsletter", "notices", "work", "--with-parent", "--config", str(config)]
-        self._command = command
+    def __init__(self, config: Path, *, scheduler: bool = False) -> None:
+        """Do the work; or, as a `scheduler`, all that goes on by the clock, which holds it."""
+        verb = ["scheduler"] if scheduler else ["notices", "work"]
+        self._command = [sys.executable, "-m", "newsletter", *verb, "--with-parent", "--config", str(config)]
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="newsletter-work", daemon=True)
 

@@ -3,8 +3,9 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,19 @@ def settings_of(file: Path) -> "Settings":
     from newsletter.settings import Settings
 
     return Settings.load(file, os.environ)
+
+
+def outlive_nobody(end: Callable[[], None]) -> None:
+    """Have something done when the process that started this one, and holds its standard input, is gone."""
+
+    def watch() -> None:
+        # Not sys.stdin: a thread that waits in it holds its lock, and Python aborts at its end over that.
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        end()
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from newsletter.cli._shell import DEFAULT, AsJson, Config, actor, opened, print_json, print_lines
+from newsletter.cli._shell import DEFAULT, AsJson, Config, actor, opened, outlive_nobody, print_json, print_lines
 from newsletter.errors import ConfigurationError
 
 _LOG = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -28,9 +28,20 @@ SlotToAdd = Annotated[str, typer.Option("--at", metavar="LOCAL", help="A slot, e
 Whose = Annotated[str, typer.Argument(metavar="NAME", help="The newsletter's ID.")]
 
 
-def scheduler(config: Config = DEFAULT) -> None:
+def scheduler(
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="End when standard input does, as `serve` asks for it.")
+    ] = False,
+    config: Config = DEFAULT,
+) -> None:
     """Run the clock: draft, send and report editions on time, and keep house, until Ctrl-C or SIGTERM."""
+    import os
+    import signal
+
     import scheduler as clock
+
+    if with_parent:
+        outlive_nobody(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
     logging.basicConfig(level=logging.WARNING, format=_LOG)
     clock.main(config)

@@ -2,12 +2,11 @@
 
 import logging
 import os
-from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from newsletter.cli._shell import DEFAULT, AsJson, Config, opened, print_json, print_lines
+from newsletter.cli._shell import DEFAULT, AsJson, Config, opened, outlive_nobody, print_json, print_lines
 from newsletter.errors import ConfigurationError
 
 _LOG = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -17,6 +16,9 @@ app = typer.Typer(rich_markup_mode=None, help="Mails outside any edition: confir
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 for any free one.", min=0, max=65_535)] = 8000,
+    scheduler: Annotated[
+        bool, typer.Option("--scheduler", help="Run the clock, too: editions go out by themselves.")
+    ] = False,
     config: Config = DEFAULT,
 ) -> None:
     """Serve the pages that subscribers meet, and send the notices that they ask for. Ctrl-C or SIGTERM ends it."""
@@ -40,7 +42,7 @@ def serve(
         with listener:
             shown = f"[{host}]" if ":" in host else host
             told = f"serving {newsroom.settings.site.name} at http://{shown}:{listener.getsockname()[1]}"
-            web.serve(newsroom, listener, lambda: print(told, flush=True))
+            web.serve(newsroom, listener, lambda: print(told, flush=True), scheduler=scheduler)
 
 
 @app.callback(invoke_without_command=True)
@@ -82,15 +84,8 @@ def notices_work(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
 
-    def outlive_nobody() -> None:
-        # Not sys.stdin: a thread that waits in it holds its lock, and Python aborts at its end over that.
-        with suppress(OSError):
-            while os.read(0, 4096):
-                pass
-        over.set()
-
     if with_parent:
-        threading.Thread(target=outlive_nobody, daemon=True).start()
+        outlive_nobody(over.set)
     with opened(config) as newsroom:
         Work(newsroom, over).run()
 

@@ -36,8 +36,10 @@ _YEAR = 31_536_000  # seconds
 _LAST_WORDS = 10  # seconds that requests under way have at the end; ours take milliseconds
 
 
-def create_app(newsroom: Newsroom, *, work: bool = True) -> FastAPI:
+def create_app(newsroom: Newsroom, *, work: bool = True, scheduler: bool = False) -> FastAPI:
     """The application over an open Newsroom; with `work`, it sends notices and keeps house beside serving pages.
+
+    As a `scheduler` it sends editions beside them, too.
 
     Raises ConfigurationError where the pages cannot stand at the root of `site.url`. A secret that is missing stops no
     leaving: it is told in the log, and the pages that need it answer with status 503.
@@ -51,7 +53,7 @@ def create_app(newsroom: Newsroom, *, work: bool = True) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        beside = Beside(settings.file) if work else None
+        beside = Beside(settings.file, scheduler=scheduler) if work else None
         if beside:
             beside.start()
         yield
@@ -88,13 +90,13 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def serve(newsroom: Newsroom, listener: socket.socket, ready: Callable[[], None]) -> None:
+def serve(newsroom: Newsroom, listener: socket.socket, ready: Callable[[], None], *, scheduler: bool = False) -> None:
     """Serve the pages on a listening socket until SIGTERM or Ctrl-C; `ready` is called once they are served.
 
     Raises ConfigurationError as `create_app` does. There is no access log: it would hold paths, and paths hold links.
     """
     config = uvicorn.Config(
-        create_app(newsroom),
+        create_app(newsroom, scheduler=scheduler),
         log_config=None,
         access_log=False,
         proxy_headers=False,  # who is trusted to name a visitor is ours to judge: `forms.Visitor`
