@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -129,13 +130,13 @@ def test_a_signal_ends_the_command_clean(desk: Desk, number: int) -> None:
     desk.configure(lambda text: text.replace("batch_size = 10", "batch_size = 1"))
     newsroom = desk.open()
     desk.brief("harbour")
-    desk.people(newsroom, 2_000)
+    desk.people(newsroom, 800)
     command = [sys.executable, "-m", "newsletter", "send", "daily", "--slot", "2026-11-23T07:00", "--yes"]
     with subprocess.Popen(
         command, cwd=desk.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         while len(desk.mails) < 20 and process.poll() is None:
-            pass
+            time.sleep(0.005)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1, said

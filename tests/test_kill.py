@@ -1,5 +1,7 @@
 """Promise 4, on the real thing: `newsletter send` in a process of its own, killed with SIGKILL at random moments.
 
+One kill falls anywhere from the start on, the others while mails leave: most of a short run is loading the program.
+
 Whatever was cut off, running it again ends with exactly one whole .eml for each subscriber and a sum that holds.
 """
 
@@ -10,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from email import policy
 from email.parser import BytesParser
 from pathlib import Path
@@ -19,7 +22,7 @@ import pytest
 from tests import databases
 from tests.conftest import Desk
 
-READERS = 1500
+READERS = 1200
 COMMAND = [sys.executable, "-m", "newsletter"]
 
 
@@ -27,16 +30,28 @@ def _send(desk: Desk) -> list[str]:
     return [*COMMAND, "send", "daily", "--config", str(desk.file), "--json", "--yes"]
 
 
-def _kill_after(command: list[str], seconds: float) -> bool:
-    """Run a command and kill it after so long. True where it was still running."""
+def _kill(command: list[str], reached: Callable[[], bool]) -> bool:
+    """Run a command and kill it as soon as something is so. True where it was still running."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            return True
+        while process.poll() is None:
+            if reached():
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+                return True
+            time.sleep(0.005)
     return False
+
+
+def _after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
+
+
+def _at(desk: Desk, further: int) -> Callable[[], bool]:
+    """True from the moment on at which so many mails more are out."""
+    folder = desk.folder / "outbox" / "new"
+    most = len(desk.mails) + further
+    return lambda: folder.exists() and len(os.listdir(folder)) >= most  # noqa: PTH208 # the quickest, many times
 
 
 def _recipients(mails: list[Path]) -> list[str]:
@@ -51,7 +66,7 @@ def _recipients(mails: list[Path]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3] if databases.Chosen.kind == databases.SQLITE else [1])
+@pytest.mark.parametrize("seed", [1, 2] if databases.Chosen.kind == databases.SQLITE else [1])
 def test_killed_at_random_moments_every_subscriber_gets_exactly_one_mail(desk: Desk, seed: int) -> None:
     desk.configure(lambda text: text.replace("batch_size = 10", "batch_size = 40"))
     for slug in ("harbour", "tower", "river"):
@@ -60,8 +75,8 @@ def test_killed_at_random_moments_every_subscriber_gets_exactly_one_mail(desk: D
     desk.people(newsroom, READERS)
     newsroom.close()
     chance = random.Random(seed)
-    started = time.monotonic()
-    killed = sum(_kill_after(_send(desk), chance.uniform(0.3, 1.6)) for _ in range(6))
+    _kill(_send(desk), _after(chance.uniform(0.3, 1.6)))
+    killed = sum(_kill(_send(desk), _at(desk, chance.randrange(1, 150))) for _ in range(4))
     last = subprocess.run(_send(desk), capture_output=True, text=True, timeout=120, check=False)
     assert last.returncode == 0, last.stderr
     tally = json.loads(last.stdout)["tally"]
@@ -69,7 +84,7 @@ def test_killed_at_random_moments_every_subscriber_gets_exactly_one_mail(desk: D
     assert (tally["candidates"], tally["accepted"], tally["unknown"], tally["waiting"]) == (READERS, READERS, 0, 0)
     recipients = _recipients(desk.mails)
     assert len(recipients) == len(set(recipients)) == READERS
-    assert killed, f"no run was killed in {time.monotonic() - started:.1f} s: the test proves nothing"
+    assert killed, "no run was killed while mails left: the test proves nothing"
     assert list((desk.folder / "outbox" / "cur").iterdir()) == []
 
 

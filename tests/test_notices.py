@@ -409,16 +409,15 @@ def test_the_work_beside_the_pages_ends_cleanly_at_a_signal(desk: Desk, number: 
                 break
             time.sleep(0.1)
         process.send_signal(number)
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert len(desk.mails) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_a_site_that_is_killed_mails_after_it_is_started_again(desk: Desk, seed: int) -> None:
-    """Killed at some moment after the form was taken; whoever was told “look into your mailbox” gets a mail."""
+def test_a_site_that_is_killed_mails_after_it_is_started_again(desk: Desk) -> None:
+    """Killed at moments after forms were taken; whoever was told “look into your mailbox” gets a mail."""
     environ = {**os.environ, **SECRETS}
     command = [str(Path(sys.executable).parent / "newsletter"), "serve", "--port", "0"]
 
@@ -429,27 +428,31 @@ def test_a_site_that_is_killed_mails_after_it_is_started_again(desk: Desk, seed:
         return process, line.rpartition(" ")[2].strip()
 
     desk.file.write_text(desk.file.read_text() + '\n[subscribers]\nfastest_form = "0s"\n')
-    process, url = start()
     asked = []
-    with process:
-        for number in range(6):
-            page = urllib.request.urlopen(f"{url}/join/daily", timeout=10).read().decode()
-            ticket = page.partition('name="ticket" value="')[2].partition('"')[0]
-            body = urllib.parse.urlencode({"address": f"p{number}@example.org", "ticket": ticket}).encode()
-            with urllib.request.urlopen(f"{url}/join/daily", body, timeout=10) as answer:
-                assert answer.status == 200
-            asked.append(f"p{number}@example.org")
-        time.sleep(0.15 * seed)
-        process.send_signal(signal.SIGKILL)
+    for moment in range(3):
+        process, url = start()
+        with process:
+            for number in range(2):
+                page = urllib.request.urlopen(f"{url}/join/daily", timeout=10).read().decode()
+                ticket = page.partition('name="ticket" value="')[2].partition('"')[0]
+                address = f"p{moment}.{number}@example.org"
+                body = urllib.parse.urlencode({"address": address, "ticket": ticket}).encode()
+                with urllib.request.urlopen(f"{url}/join/daily", body, timeout=10) as answer:
+                    assert answer.status == 200
+                asked.append(address)
+            time.sleep(0.15 * moment)
+            process.send_signal(signal.SIGKILL)
     process, _ = start()
     with process:
         for _ in range(200):
             told = {line for path in desk.mails for line in path.read_text().splitlines() if line.startswith("To: ")}
-            if len(told) == len(asked):
+            ((requests,),) = desk.rows("SELECT count(*) FROM request WHERE settled_at IS NULL")
+            ((notices,),) = desk.rows("SELECT count(*) FROM notice WHERE state = 'pending'")
+            if len(told) == len(asked) or requests + notices == 0:  # else the rest was in the call at a kill
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0, "and it ends cleanly"
+        assert process.wait(60) == 0, "and it ends cleanly"
     left = [path.read_text() for path in desk.mails]
     unheard = [address for address in asked if not any(f"To: {address}" in mail for mail in left)]
     with reading(desk_database(desk)) as session:

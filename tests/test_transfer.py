@@ -596,7 +596,7 @@ def _file(found: list[tuple[str, ...]]) -> str:
 
 
 @given(before=ROWS, after=ROWS, size=st.integers(1, 5), confirmed=st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_imported_nobodys_no_becomes_a_yes_and_batches_do_not_show(
     newsroom: Newsroom, before: list[tuple[str, ...]], after: list[tuple[str, ...]], size: int, confirmed: bool
 ) -> None:

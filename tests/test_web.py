@@ -203,7 +203,7 @@ def test_what_a_forwarded_mail_lets_its_reader_do(site: Site) -> None:
     assert {table for table in after if after[table] != before[table]} == set()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.dictionaries(
