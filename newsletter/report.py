@@ -141,7 +141,7 @@ def edition_lines(account: EditionAccount) -> Iterator[str]:
         yield from (f"      {count:,} {reason}" for reason, count in sorted(tally.reasons.items()))
         yield from (f"  {line}" for line in fate_lines(tally))
     if account.speed:
-        over = f"{account.speed.over_at:%H:%M:%S} UTC"
+        over = f"{account.speed.over_at:%Y-%m-%d %H:%M:%S} UTC"
         yield f"  {account.speed.per_second:,.0f} recipients a second over the last minutes; over at about {over}"
     for act in account.acts:
         yield f"  {act.at:%Y-%m-%d %H:%M:%S} UTC  {act.act} by {act.actor}" + (f": {act.note}" if act.note else "")

@@ -11,7 +11,7 @@ from sqlalchemy import and_, case, func, select
 from sqlmodel import Session, col
 
 from newsletter.edition import DeliveryId
-from newsletter.ledger import batch_of_delivery, members
+from newsletter.ledger import batch_of_delivery, is_ahead, members
 from newsletter.models import (
     Batch,
     BatchState,
@@ -159,11 +159,11 @@ class Speed:
 
 
 def speed(session: Session, record: EditionRecord, waiting: int, now: datetime) -> Speed | None:
-    """The pace of an edition in dispatch; None where nothing waits, or nothing went out within five minutes.
+    """The pace of an edition in dispatch; None where only waves ahead wait, or nothing went out in five minutes.
 
     It is not over before the last of what waits is due.
     """
-    if not waiting:
+    if not waiting or is_ahead(session, record.id or 0, now):
         return None
     since = now - _RATE_OVER
     count, first = session.execute(

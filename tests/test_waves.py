@@ -388,6 +388,21 @@ def test_an_edition_tells_its_waves(desk: Desk) -> None:
     assert [one.state for one in told] == ["done", "done", *["ahead"] * 6]
 
 
+def test_an_edition_between_waves_has_no_speed_and_one_in_a_wave_is_over_with_the_last(desk: Desk) -> None:
+    newsroom, edition = begin(desk, 18)
+    run(newsroom, desk.clock, edition, linger=timedelta(0))
+    assert newsroom.edition("daily").speed is None
+    desk.clock.now = instant_of("Pacific/Chatham")
+    run(newsroom, desk.clock, edition, linger=timedelta(0))
+    desk.clock.now = instant_of("Australia/Lord_Howe")
+    with transaction(newsroom.engine) as session:  # as if the wave before had just gone out
+        for batch in session.execute(select(Batch).where(col(Batch.wave) == 2)).scalars():
+            batch.done_at = batch.called_at = desk.clock()
+    speed = newsroom.edition("daily").speed
+    assert speed is not None
+    assert speed.over_at == LAST
+
+
 def test_the_waves_are_shown_at_the_shell(desk: Desk) -> None:
     newsroom, edition = begin(desk, 9)
     run(newsroom, desk.clock, edition, linger=timedelta(0))
