@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -63,32 +63,67 @@ class Clock:
         """Put on record the slots that are drafted from now on, or should have been, of some newsletters or of all.
 
         Slots from before the first time that a newsletter is looked at are not met; nor are those before the newest
-        that was. What is planned and no longer in the schedule is taken out of it. Gives how many slots are new.
+        that was. What is planned and no longer in the schedule is taken out of it. Gives how many slots are new. A
+        thousand newsletters are a few queries.
         """
-        met = 0
-        for name in self.newsroom.settings.newsletters if names is None else names:
-            if name not in self.newsroom.settings.newsletters:
-                continue
-            with reading(self.engine) as session:
-                changes = self._changes(session, name)
-            if changes:
-                with transaction(self.engine) as session:
-                    changes = self._changes(session, name)
-                    for change in changes:
-                        change(session)
-                    met += sum(isinstance(change, _Plan) for change in changes)
-        return met
+        settings = self.newsroom.settings.newsletters
+        known = list(settings) if names is None else [name for name in dict.fromkeys(names) if name in settings]
+        with reading(self.engine) as session:
+            changes = self._changes(session, known)
+        if not changes:
+            return 0
+        concerned = list(dict.fromkeys(change.newsletter for change in changes))
+        with transaction(self.engine) as session:
+            changes = self._changes(session, concerned)
+            for change in changes:
+                change(session)
+        return sum(isinstance(change, _Plan) for change in changes)
 
-    def _changes(self, session: Session, name: str) -> "list[_Plan | _Watch | _Withdraw]":
-        newsletter, now = self.newsroom.settings.newsletters[name], self.newsroom.clock()
-        since = docket.watched_since(session, name)
-        changes: list[_Plan | _Watch | _Withdraw] = []
-        if since is None or since > now:  # never looked at, or by a clock that was wrong
-            changes.append(_Watch(name, now))
-            since = now
-        begin = max(since, docket.last_met(session, name, now) or since)
-        editions = docket.editions_since(session, name, min(begin, now))
-        horizon = now + _AHEAD
+    def _changes(self, session: Session, names: Sequence[str]) -> "list[_Plan | _Watch | _Withdraw | _Revive]":
+        now = self.newsroom.clock()
+        watched = docket.watched(session, names, now)
+        changes: list[_Plan | _Watch | _Withdraw | _Revive] = []
+        near: dict[str, dict[str, Slot]] = {}  # by newsletter, and by its text
+        added: set[tuple[str, str]] = set()
+        extra: dict[str, list[Slot]] = {}
+        for one in docket.extra_slots(session, None, min((since for since, _ in watched.values()), default=now)):
+            extra.setdefault(one.newsletter, []).append(Slot.parse(one.slot, one.zone))
+            added.add((one.newsletter, one.slot))
+        for name in names:
+            since, last = watched.get(name, (None, None))
+            if since is None or since > now:  # never looked at, or by a clock that was wrong
+                changes.append(_Watch(name, now))
+                since = now
+            beside = [slot for slot in extra.get(name, ()) if slot.instant > since]
+            near[name] = self._near(name, max(since, last or since), beside)
+        ahead = docket.editions_after(session, names, now)
+        records = {(record.newsletter, record.slot): record for record in ahead}
+        wanted = {(name, text) for name, slots in near.items() for text in slots} - records.keys()
+        records |= {(record.newsletter, record.slot): record for record in docket.editions_of(session, wanted)}
+        for name, slots in near.items():
+            for text, slot in sorted(slots.items(), key=lambda one: one[1].instant):
+                record = records.get((name, text))
+                begins = agenda.drafted_from(self.newsroom.settings.newsletters[name], slot)
+                if record is None:
+                    newsletter = self.newsroom.settings.newsletters[name]
+                    changes.append(_Plan(name, slot, newsletter.lists, begins, now))
+                elif record.state is EditionState.SKIPPED and record.reason == _GONE and slot.instant > now:
+                    changes.append(_Revive(name, record.id or 0, slot, begins))
+        changes += [
+            _Withdraw(record.newsletter, record.id or 0)
+            for record in ahead
+            if record.next_at is not None
+            and record.state in {EditionState.PLANNED, EditionState.DRAFT}
+            and (record.newsletter, record.slot) not in added
+            and not self.newsroom.settings.newsletters[record.newsletter].timetable.has(
+                Slot.parse(record.slot, record.zone)
+            )
+        ]
+        return changes
+
+    def _near(self, name: str, begin: datetime, beside: Sequence[Slot]) -> dict[str, Slot]:
+        """The slots of a newsletter after an instant that are drafted soon, or were to be, by their texts."""
+        newsletter, horizon = self.newsroom.settings.newsletters[name], self.newsroom.clock() + _AHEAD
         soon = list(
             takewhile(
                 lambda slot: agenda.drafted_from(newsletter, slot) <= horizon, newsletter.timetable.upcoming(begin)
@@ -97,28 +132,8 @@ class Clock:
         if len(soon) > _MOST_MISSED:
             _log.warning("clock.missed: %s: %s slots, the oldest %s", name, len(soon) - _MOST_MISSED, soon[0])
             soon = soon[-_MOST_MISSED:]
-        extra = [Slot.parse(one.slot, one.zone) for one in docket.extra_slots(session, name, since)]
-        near = {str(slot): slot for slot in extra if agenda.drafted_from(newsletter, slot) <= horizon}
-        near |= {str(slot): slot for slot in soon}
-        for slot in sorted(near.values(), key=lambda slot: slot.instant):
-            record = editions.get(str(slot)) or store.edition(session, name, slot)
-            if record is None:
-                begins = agenda.drafted_from(newsletter, slot)
-                changes.append(_Plan(name, slot, newsletter.lists, begins, now))
-            elif record.id and record.state is EditionState.SKIPPED and record.reason == _GONE and slot.instant > now:
-                changes.append(_Withdraw(record.id, back=True))
-        added = {str(slot) for slot in extra}
-        changes += [
-            _Withdraw(record.id)
-            for record in editions.values()
-            if record.id
-            and record.next_at is not None
-            and record.state in {EditionState.PLANNED, EditionState.DRAFT}
-            and record.slot_at > now
-            and record.slot not in added
-            and not newsletter.timetable.has(Slot.parse(record.slot, record.zone))
-        ]
-        return changes
+        near = {str(slot): slot for slot in beside if agenda.drafted_from(newsletter, slot) <= horizon}
+        return near | {str(slot): slot for slot in soon}
 
     @property
     def engine(self) -> Engine:
@@ -418,17 +433,32 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Withdraw:
-    """Take an edition that has not begun out of the schedule, or bring it back into it."""
+    """Take an edition that has not begun out of the schedule."""
 
+    newsletter: str
     edition_id: int
-    back: bool = False
 
     def __call__(self, session: Session) -> None:
         record = session.get_one(EditionRecord, self.edition_id)
-        record.state = EditionState.PLANNED if self.back else EditionState.SKIPPED
-        record.reason = None if self.back else _GONE
+        record.state, record.reason = EditionState.SKIPPED, _GONE
         record.approval = record.approve_by = None
-        docket.leave(record, next_at=record.slot_at if self.back else None)
+        docket.leave(record, next_at=None)
+
+
+@dataclass(frozen=True)
+class _Revive:
+    """Bring one back whose slot is in the schedule again, in another zone perhaps."""
+
+    newsletter: str
+    edition_id: int
+    slot: Slot
+    begins: datetime
+
+    def __call__(self, session: Session) -> None:
+        record = session.get_one(EditionRecord, self.edition_id)
+        record.state, record.reason = EditionState.PLANNED, None
+        record.zone, record.slot_at = self.slot.zone, self.slot.instant
+        docket.leave(record, next_at=self.begins)
 
 
 def _asked(check: Callable[[], None]) -> str | None:

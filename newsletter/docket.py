@@ -3,10 +3,12 @@
 Like store.py, these work in the caller's session, decide nothing, and take every instant as an argument.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
+from itertools import islice
+from typing import TypeVar
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import and_, func, or_, select, tuple_, update
 from sqlmodel import Session, col
 
 from newsletter.models import Approval, EditionRecord, EditionState, ExtraSlot, Watch
@@ -14,13 +16,30 @@ from newsletter.names import tag_of
 from newsletter.schedule import Slot
 from newsletter.store import changed_rows
 
+T = TypeVar("T")
+_AT_ONCE = 500  # values of one query: far below the limits of both databases
+
 # ------------------------------------------------------------------------------------------ slots
 
 
-def watched_since(session: Session, newsletter: str) -> datetime | None:
-    """Since when the clock minds a newsletter, None where it never did."""
-    row = session.get(Watch, newsletter)
-    return row.since if row else None
+def watched(
+    session: Session, newsletters: Collection[str], now: datetime
+) -> dict[str, tuple[datetime, datetime | None]]:
+    """Since when the clock minds each of some newsletters, those left out that it never did; in one query.
+
+    Beside it the instant of the newest slot that has passed and of which there is an edition, None where there is none.
+    """
+    newest = (
+        select(func.max(col(EditionRecord.slot_at)))
+        .where(col(EditionRecord.newsletter) == col(Watch.newsletter), col(EditionRecord.slot_at) <= now)
+        .correlate(Watch)
+        .scalar_subquery()
+    )
+    found = {}
+    for some in batched(newsletters):
+        query = select(col(Watch.newsletter), col(Watch.since), newest).where(col(Watch.newsletter).in_(some))
+        found.update({name: (since, last) for name, since, last in session.execute(query)})
+    return found
 
 
 def watch(session: Session, newsletter: str, since: datetime) -> None:
@@ -32,13 +51,23 @@ def watch(session: Session, newsletter: str, since: datetime) -> None:
         row.since = min(row.since, since)
 
 
-def last_met(session: Session, newsletter: str, now: datetime) -> datetime | None:
-    """The instant of the newest slot that has passed and of which there is an edition."""
-    found: datetime | None = session.execute(
-        select(func.max(col(EditionRecord.slot_at))).where(
-            col(EditionRecord.newsletter) == newsletter, col(EditionRecord.slot_at) <= now
+def editions_after(session: Session, newsletters: Collection[str], instant: datetime) -> list[EditionRecord]:
+    """The editions of some newsletters whose slots come after an instant."""
+    found: list[EditionRecord] = []
+    for some in batched(newsletters):
+        query = select(EditionRecord).where(
+            col(EditionRecord.newsletter).in_(some), col(EditionRecord.slot_at) > instant
         )
-    ).scalar_one()
+        found += session.execute(query).scalars()
+    return found
+
+
+def editions_of(session: Session, slots: Collection[tuple[str, str]]) -> list[EditionRecord]:
+    """The editions of some slots, each named by its newsletter and its text, whatever zone they were met in."""
+    found: list[EditionRecord] = []
+    for some in batched(sorted(slots)):
+        query = select(EditionRecord).where(tuple_(col(EditionRecord.newsletter), col(EditionRecord.slot)).in_(some))
+        found += session.execute(query).scalars()
     return found
 
 
@@ -204,3 +233,10 @@ def is_kept_draft(record: EditionRecord) -> bool:
 def approve(record: EditionRecord, *, actor: str, now: datetime) -> None:
     """Put on record that somebody said yes to what an edition holds."""
     record.approval, record.approved_by, record.approved_at, record.approve_by = Approval.GIVEN, actor, now, None
+
+
+def batched(values: Collection[T]) -> Iterator[list[T]]:
+    """The same in lists that one query can take."""
+    run = iter(values)
+    while some := list(islice(run, _AT_ONCE)):
+        yield some

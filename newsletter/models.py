@@ -302,6 +302,7 @@ class EditionRecord(Table, table=True):
     __tablename__ = "edition"
     __table_args__ = (
         UniqueConstraint("newsletter", "slot"),
+        Index("ix_edition_newsletter_slot_at", "newsletter", "slot_at"),
         Index("ix_edition_next_at", "next_at", **_only_where("next_at IS NOT NULL")),
         Index("ix_edition_dispatching", "state", **_only_where("state = 'dispatching'")),
         Index(

@@ -121,7 +121,7 @@ class Schedule:
     def has(self, slot: Slot) -> bool:
         """Whether a slot is one of its own."""
         found = next(self.upcoming(slot.instant - timedelta(minutes=1)), None)
-        return found is not None and found.local == slot.local
+        return found is not None and (found.local, found.instant) == (slot.local, slot.instant)
 
     def why_none(self, slot: Slot) -> str | None:
         """Why a time that the cron expressions name is no slot, None where it is one."""

@@ -226,6 +226,33 @@ def test_a_schedule_that_is_moved_gives_each_day_one_edition(
     assert [slot for slot, state in editions(desk) if state == "closed"] == slots
 
 
+def test_a_newsletter_that_moves_to_another_zone_goes_out_at_its_new_time(desk: Desk, newsroom: Newsroom) -> None:
+    run = Run(desk, Clock(newsroom))
+    run.until("2026-11-24T06:55")
+    desk.configure(daily('schedule = "0 7 * * *"\nzone = "America/New_York"'))
+    run.clocks = (Clock(desk.open()),)
+    run.until("2026-11-24T11:59")
+    assert not desk.mails
+    run.until("2026-11-24T12:00")
+    assert editions(desk) == [("2026-11-24T07:00", "closed")]
+
+
+def test_after_a_long_standstill_the_desk_has_one_notice_of_all_that_is_held(desk: Desk) -> None:
+    desk.configure(lambda text: text + '\n[desk]\nmail = ["desk@news.example.org"]\n')
+    desk.clock.now = at("2026-11-10T05:30")
+    newsroom = desk.open()
+    desk.people(newsroom, 1)
+    run = Run(desk, Clock(newsroom))
+    run.look()
+    desk.clock.now = at("2026-11-24T06:00")
+    run.look()
+    assert [state for _, state in editions(desk)] == ["held"] * 13 + ["skipped"]
+    subjects = [subject for (subject,) in desk.rows("SELECT subject FROM desk_notice ORDER BY id")]
+    assert [one for one in subjects if "HELD" in one] == [
+        "The Test Digest: 13 editions HELD, 2026-11-10T07:00 to 2026-11-22T07:00"
+    ]
+
+
 def test_a_slot_beside_the_schedule_is_sent_however_near_it_is(desk: Desk, newsroom: Newsroom) -> None:
     run = Run(desk, Clock(newsroom))
     run.until("2026-11-24T07:00")

@@ -37,6 +37,7 @@ def upgrade() -> None:
         op.create_check_constraint(op.f('ck_edition_editionstate'), 'edition', _STATES)
     # What is over has been told, or nobody asked to be told.
     op.execute("UPDATE edition SET told = state WHERE state IN ('closed', 'skipped', 'cancelled')")
+    op.create_index('ix_edition_newsletter_slot_at', 'edition', ['newsletter', 'slot_at'])
     minded = sa.text('next_at IS NOT NULL')
     op.create_index('ix_edition_next_at', 'edition', ['next_at'], sqlite_where=minded, postgresql_where=minded)
     going, untold = sa.text("state = 'dispatching'"), sa.text('told IS NULL OR told <> state')
