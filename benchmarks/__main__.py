@@ -273,6 +273,7 @@ def dispatching() -> None:
         row(waves, f"{one['waves_s']:.2f} s", "under 4 s" if people == 1_000_000 else "")
         row("  dispatching", f"{one['people'] / one['dispatch_s']:,.0f} recipients/s", "at least 80,000 recipients/s")
         row("  a recipient", f"{each:.1f} µs", "the same at every size")
+        row("  of a processor", f"{one['processor_s'] / one['people'] * 1e6:.1f} µs")
         row("  memory, early and at most", f"{one['early_mb']:.0f} and {one['peak_mb']:.0f} MB", "under 250 MB, flat")
 
 

@@ -638,7 +638,9 @@ def _errors(body: bytes) -> list[dict[str, Any]]:
 def _text(told: Mapping[str, Any], name: str) -> str:
     """A text that an item holds, without what is no character and blanks around it. Empty where it has none."""
     found = told.get(name)
-    return clean(found).strip() if isinstance(found, str) else ""
+    if not isinstance(found, str):
+        return ""
+    return found.strip() if found.isascii() else clean(found).strip()
 
 
 def _digest(item: Any) -> str:
