@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import insert, select
 from sqlmodel import Session, col
 
@@ -83,6 +84,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     databases.Chosen.kind = config.getoption("--database")
+    # How long an example takes says how busy the machine is; the profile of CI has no deadline, either.
+    settings.register_profile("untimed", settings.get_profile(settings.get_current_profile_name()), deadline=None)
+    settings.load_profile("untimed")
     _keep_in_memory()
 
 
