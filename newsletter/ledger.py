@@ -127,11 +127,10 @@ def freeze(
         number_after(session, Delivery, plan.span(len(plan.due))[1])
     # In a second step, since a database asks for `exclusion` as often as a statement names it: 0.5 s of a million.
     outcome = case((col(Delivery.reason) == SUPPRESSED, Outcome.SUPPRESSED.value), else_=Outcome.SKIPPED.value)
-    session.execute(
-        update(delivery)
-        .where(col(Delivery.edition_id) == record.id, col(Delivery.reason).is_not(None))
-        .values(outcome=outcome)
-    )
+    mine: tuple[ColumnElement[bool], ...] = (col(Delivery.edition_id) == record.id,)
+    if plan is not None:  # by row number, since by the edition's index each lies somewhere else: 0.2 s of a million
+        mine = (col(Delivery.id).between(plan.span(0)[0], plan.span(len(plan.due))[1]), _of(record.id))
+    session.execute(update(delivery).where(*mine, col(Delivery.reason).is_not(None)).values(outcome=outcome))
     if inserted != candidates:
         raise RuntimeError(f"the audience was counted as {candidates} and frozen as {inserted}")
     ranges: list[tuple[int | None, datetime, tuple[int, int, int]]]
