@@ -165,7 +165,8 @@ class Clock:
         """
         with reading(self.engine) as session:
             found = docket.due(session, until or self.newsroom.clock())
-            gone = [owner for owner in docket.attendants(session) if owner != self.owner and is_gone(owner)]
+            at_it = docket.attendants(session) if found else []
+        gone = [owner for owner in at_it if owner != self.owner and is_gone(owner)]
         if gone:
             with transaction(self.engine) as session:
                 docket.forsake(session, gone)
