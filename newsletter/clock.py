@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from newsletter import agenda, control, desk, docket, ledger, safeguards, store
@@ -222,6 +223,9 @@ class Clock:
         except (NewsletterError, ConfigurationError) as error:
             _log.error("clock.stopped: %s", error)  # a sentence for the operator
             self._failed(edition_id, str(error))
+        except DBAPIError as error:
+            _log.error("clock.stopped: the database: %s", error.orig)  # the same
+            self._failed(edition_id, f"the database: {error.orig}")
         except Exception as error:  # noqa: BLE001 # a bug costs this edition a while, never the others
             _log.exception("clock.broken: edition %s", record.id)
             self._failed(edition_id, f"a fault of the program: {error!r}")

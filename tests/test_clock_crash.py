@@ -17,10 +17,11 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from newsletter import corrections, operating
+from newsletter import corrections, operating, store
 from newsletter.clock import Clock
 from newsletter.errors import EditionError
 from newsletter.newsroom import Newsroom
+from subscribers import transaction
 from tests.conftest import Desk
 from tests.test_clock import MINUTE, REQUIRED, at, copies, corrected, daily, editions, elsewhere
 
@@ -246,3 +247,29 @@ def test_ten_schedulers_that_race_send_each_edition_once_and_tell_of_it_once(tmp
     assert set(copies(desk).values()) == {1}
     assert len(desk.mails) == 2 * READERS
     assert Counter(kind for (kind,) in desk.rows("SELECT kind FROM desk_notice")) == {"proof": 2, "report": 2}
+
+
+@pytest.mark.sqlite("its locks, for which whoever waits is passed over")
+def test_the_threads_of_a_process_write_in_turn_and_never_find_the_file_locked(tmp_path: Path) -> None:
+    desk = made(tmp_path)
+    newsroom = desk.open()
+    event.listen(newsroom.engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout = 0"))
+    newsroom.engine.dispose()
+    faults: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            for _ in range(20):
+                with transaction(newsroom.engine) as session:
+                    store.act(session, "test", now=desk.clock.now, actor="test")
+        except BaseException as fault:  # noqa: BLE001 # shown by the test
+            faults.append(fault)
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    desk.close()
+    assert not faults
+    assert desk.rows("SELECT count(*) FROM operator_act WHERE act = 'test'") == [(160,)]
