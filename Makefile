@@ -14,7 +14,7 @@ demo: .venv/installed
 
 # Whatever rests on what a database does is tried on PostgreSQL, too. By hand, `pytest --database=postgresql -m database` tries
 # all that touches one.
-ON_BOTH := $(addprefix tests/test_,backup.py control.py dispatch.py kill.py outcomes.py postgresql.py restoring.py soundness.py subscribers.py)
+ON_BOTH := $(addprefix tests/test_,backup.py control.py dispatch.py kill.py outcomes.py postgresql.py restoring.py scheduler.py soundness.py subscribers.py)
 
 test: .venv/installed-dev
 	@$(BIN)/python tests/provision.py

@@ -32,12 +32,17 @@ from newsletter.settings import DEFAULT_FILE, Newsletter
 
 _log = logging.getLogger("newsletter.scheduler")
 _LOOK_AHEAD = timedelta(seconds=2)
+_MET_BEFORE = timedelta(seconds=30)  # less than a slot is met ahead of its draft
 _EDITIONS_AT_ONCE = 16  # one that takes an hour to go out holds up nobody
+_ROWS_ANEW = timedelta(seconds=20)
 _JUMP_S = 2.0  # of the machine's clock: more than it is ever slewed in a second
 
 
 class SlotTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler ships no types
-    """Fires when the next edition of a newsletter is to be drafted: APScheduler's own cron knows no skipped hours."""
+    """Fires a little before the next edition of a newsletter is to be drafted, so that its slot is on record by then.
+
+    APScheduler's own cron knows no skipped hours.
+    """
 
     def __init__(self, newsletter: Newsletter) -> None:
         self._newsletter = newsletter
@@ -46,11 +51,11 @@ class SlotTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler ships no typ
         """The instant in UTC; None where the schedule has come to its end."""
         after = previous_fire_time or now
         begins = (agenda.drafted_from(self._newsletter, slot) for slot in self._newsletter.timetable.upcoming(after))
-        return next((at for at in begins if at > after), None)
+        return next((at - _MET_BEFORE for at in begins if at - _MET_BEFORE > after), None)
 
 
 def _told(job: Callable[..., Any]) -> Callable[..., Any]:
-    """A job for which a database that is away is one line in the log: it is there again the next time."""
+    """A job whose faults cost that one time: a database that is away is one line in the log."""
 
     @wraps(job)
     def run(*arguments: object) -> Any:
@@ -58,6 +63,9 @@ def _told(job: Callable[..., Any]) -> Callable[..., Any]:
             return job(*arguments)
         except DBAPIError as error:
             _log.error("scheduler.stopped: the database: %s", error.orig)  # a sentence for the operator
+        except Exception:  # noqa: BLE001 # a bug costs this time, never the process
+            _log.exception("scheduler.broken")
+        return None
 
     return run
 
@@ -68,6 +76,8 @@ class Scheduler:
     def __init__(self, running: Running) -> None:
         self._running = running
         self._over, self._reload = threading.Event(), threading.Event()
+        self._to_meet: set[str | None] = set()  # newsletters; None: all of them
+        self._looked_at: dict[tuple[str, ...], datetime] = {}  # at the chores of a group
         editions, house = ThreadPoolExecutor(_EDITIONS_AT_ONCE), ThreadPoolExecutor(4)
         self._jobs = BackgroundScheduler(
             executors={"default": house, "editions": editions},
@@ -115,11 +125,12 @@ class Scheduler:
         for names in self._running.house.groups:
             self._jobs.add_job(self._keep_house, IntervalTrigger(seconds=2), [names], id=f"house:{names[0]}")
 
-    @_told
     def _meet(self, name: str | None = None) -> None:
-        if self._running.may_act():
-            self._running.clock.meet(None if name is None else [name])
-            self._look()
+        """Have slots met at the next look: those of all newsletters that are drafted at one time together.
+
+        A job must not make jobs: `shutdown` waits for jobs while it holds the lock that making one takes.
+        """
+        self._to_meet.add(name)
 
     @_told
     def _attend(self, edition_id: int) -> None:
@@ -127,9 +138,12 @@ class Scheduler:
 
     @_told
     def _look(self) -> None:
-        """Make a job of each edition that is to be attended to, at its very instant."""
+        """Meet slots, and make a job of each edition that is to be attended to, at its very instant."""
         if not self._running.may_act():
             return
+        if names := self._to_meet.copy():
+            self._running.clock.meet(None if None in names else [name for name in names if name is not None])
+            self._to_meet -= names
         now = datetime.now(UTC)
         for edition_id, at in self._running.clock.due(now + _LOOK_AHEAD):
             trigger, name = DateTrigger(max(at or now, now)), f"edition:{edition_id}"
@@ -139,8 +153,14 @@ class Scheduler:
         self._running.put_away()
 
     def _keep_house(self, names: tuple[str, ...]) -> None:
+        house, now = self._running.house, datetime.now(UTC)
+        looked = self._looked_at.get(names)
+        # What other processes did is in the rows: they are read again, but not every two seconds.
+        if looked is not None and timedelta() <= now - looked < _ROWS_ANEW and house.next_due(now, names) > now:
+            return
         if self._running.may_act():
-            self._running.house.run_due(names)
+            self._looked_at[names] = now
+            house.run_due(names)
 
 
 def main(file: Path = DEFAULT_FILE) -> None:

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-from faults import desk
+from faults import clock, desk
 from faults.desk import POSTGRESQL, SQLITE
 from faults.lanes import HEAD, Plan, Row, in_lane, line_of, open_lane
 from faults.scenarios import needs_root, scenarios
@@ -57,6 +57,28 @@ def run(options: argparse.Namespace) -> bool:
     if not broken:
         shutil.rmtree(folder)
     return not broken
+
+
+def run_clock(options: argparse.Namespace) -> bool:
+    """Kill schedulers for a while, on each provider and database in turn. True where every promise held."""
+    chosen = [(one, kind) for kind in options.database for one in clock.PROVIDERS if one in options.provider]
+    print(f"seed {options.seed}: schedulers killed for {options.minutes:g} minutes each", flush=True)
+    print(line_of(HEAD), flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="newsletter-faults-", dir=options.folder or _roomy()))
+    server = _postgresql() if POSTGRESQL in options.database else None
+    rows: list[Row] = []
+    originals = {kind: desk.make(folder / kind, kind, options.people, server) for kind in options.database}
+    for provider, kind in chosen:
+        chance = random.Random(f"{options.seed} clock {provider} {kind}")
+        place = folder / f"{provider}-{kind}-clock"
+        rows.append(clock.run(originals[kind], place, provider, minutes=options.minutes, chance=chance))
+        print(rows[-1], flush=True)
+        for complaint in rows[-1].complaints[:6]:
+            print(f"    {complaint}", flush=True)
+    if any(row.broken for row in rows):
+        return False
+    shutil.rmtree(folder)
+    return True
 
 
 def _print_table(rows: list[Row], seconds: float) -> None:
@@ -105,11 +127,15 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=min(4, os.cpu_count() or 1), help="scenarios at once")
     parser.add_argument("--seconds", type=float, default=240, help="that one edition may take")
     parser.add_argument("--folder", type=Path, help="where to work")
+    parser.add_argument("--clock", action="store_true", help="kill schedulers at work instead, over many slots")
+    parser.add_argument("--minutes", type=float, default=10, help="of --clock, for each provider and database")
     options = parser.parse_args()
     people, kills, each = (2_000, 20, 1) if options.quick else (20_000, 200, 3)
     options.people, options.kills, options.each = options.people or people, options.kills or kills, options.each or each
     options.provider, options.database = options.provider or PROVIDERS, options.database or (SQLITE, POSTGRESQL)
-    sys.exit(0 if run(options) else 1)
+    if options.clock:
+        options.people = min(options.people, 2_000)  # so that an edition is out within its minute
+    sys.exit(0 if (run_clock if options.clock else run)(options) else 1)
 
 
 if __name__ == "__main__":

@@ -221,10 +221,11 @@ def state_of(url: str) -> tuple[str, str | None] | None:
     return (rows[0][0], rows[0][1]) if rows else None
 
 
-def books(url: str) -> Books:
-    """What the database says of the edition."""
+def books(url: str, number: int | None = None) -> Books:
+    """What the database says of an edition, by its row number; of the only one, where none is told."""
+    only = "" if number is None else f" WHERE id = {number}"
     with asking(url) as ask:
-        ((edition, state, candidates),) = ask("SELECT id, state, candidates FROM edition")
+        ((edition, state, candidates),) = ask(f"SELECT id, state, candidates FROM edition{only}")
         batches = ask(f"SELECT id, state, first_id, last_id FROM batch WHERE edition_id = {edition}")
         deliveries = ask(
             "SELECT d.id, d.batch_id, d.outcome, s.address FROM delivery d JOIN subscriber s ON s.id = d.subscriber_id "

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from newsletter import agenda, control, desk, docket, ledger, safeguards, store
@@ -167,7 +168,8 @@ class Clock:
         """
         with reading(self.engine) as session:
             found = docket.due(session, until or self.newsroom.clock())
-            gone = [owner for owner in docket.attendants(session) if owner != self.owner and is_gone(owner)]
+            at_it = docket.attendants(session) if found else []
+        gone = [owner for owner in at_it if owner != self.owner and is_gone(owner)]
         if gone:
             with transaction(self.engine) as session:
                 docket.forsake(session, gone)
@@ -222,6 +224,9 @@ class Clock:
         except (NewsletterError, ConfigurationError) as error:
             _log.error("clock.stopped: %s", error)  # a sentence for the operator
             self._failed(edition_id, str(error))
+        except DBAPIError as error:
+            _log.error("clock.stopped: the database: %s", error.orig)  # the same
+            self._failed(edition_id, f"the database: {error.orig}")
         except Exception as error:  # noqa: BLE001 # a bug costs this edition a while, never the others
             _log.exception("clock.broken: edition %s", record.id)
             self._failed(edition_id, f"a fault of the program: {error!r}")

@@ -42,6 +42,7 @@ class Running:
     _retired: list[tuple[Newsroom, datetime]] = field(default_factory=list)
     _told_at: datetime | None = None
     _ticked_at: datetime | None = None
+    _seen_at: datetime | None = None
     _server: Server | None = None
 
     @classmethod
@@ -60,8 +61,10 @@ class Running:
 
     def tick(self) -> bool:
         """Say that the process lives, and read the configuration again where somebody asked for it. True if it did."""
-        self._ticked_at = self.newsroom.clock()
-        presence.seen(self.newsroom, self.clock.owner)
+        self._ticked_at = now = self.newsroom.clock()
+        if self._seen_at is None or not timedelta() <= now - self._seen_at < presence.SEEN_EVERY:
+            presence.seen(self.newsroom, self.clock.owner)
+            self._seen_at = now
         asked = presence.reload_wanted(self.newsroom, self.clock.owner)
         if asked is None:
             return False

@@ -45,7 +45,7 @@ def copies(desk: Desk) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
     for file in desk.mails:
         text = file.read_text(encoding="utf-8", errors="replace")
-        slot = text.partition("X-Newsletter-Slot: ")[2].partition("\n")[0].strip()
+        slot = text.partition("\nFeedback-ID: ")[2].partition(":")[0]
         found[text.partition("\nTo: ")[2].partition("\n")[0].strip(), slot] += 1
     return found
 
