@@ -23,8 +23,9 @@ from newsletter.errors import EditionError
 from newsletter.newsroom import Newsroom
 from subscribers import transaction
 from tests.conftest import Desk
-from tests.test_clock import MINUTE, REQUIRED, at, copies, corrected, daily, editions, elsewhere
+from tests.test_clock import REQUIRED, at, copies, corrected, daily, editions, elsewhere
 
+MINUTE = timedelta(minutes=1)
 READERS = 3
 SLOT = "2026-11-24T07:00"
 DESK = '\n[desk]\nmail = ["desk@news.example.org"]\n'
