@@ -86,8 +86,10 @@ def missed(minutes: int) -> str:
     return f'schedule = "{passed.minute} {passed.hour} * * *"'
 
 
-def prepare(desk: Desk, schedule: str, *, server: SmtpServer | None = None, people: int = READERS) -> None:
-    """A desk with people and news, that was minded until yesterday."""
+def prepare(
+    desk: Desk, schedule: str, *, server: SmtpServer | None = None, people: int = READERS, minded: bool = True
+) -> None:
+    """A desk with people and news; one that was `minded` since yesterday makes up for what it missed."""
     desk.clock.now = datetime.now(UTC)
     newsroom = desk.open()
     with reading(newsroom.engine) as session:
@@ -110,8 +112,9 @@ def prepare(desk: Desk, schedule: str, *, server: SmtpServer | None = None, peop
     desk.configure(change)
     desk.brief("harbour", day=datetime.now(UTC).day)
     desk.people(newsroom, people)
-    with transaction(newsroom.engine) as session:
-        docket.watch(session, "daily", datetime.now(UTC) - timedelta(hours=20))
+    if minded:
+        with transaction(newsroom.engine) as session:
+            docket.watch(session, "daily", datetime.now(UTC) - timedelta(hours=20))
     newsroom.close()
 
 
@@ -238,7 +241,7 @@ def test_a_copy_mails_nobody_and_says_why_until_it_is_claimed(
 def test_a_configuration_is_taken_while_it_runs_a_bad_one_is_refused_and_a_slot_goes_out_at_its_time(
     desk: Desk, start: Callable[[Desk], Process]
 ) -> None:
-    prepare(desk, 'schedule = "0 0 29 2 *"', people=2)
+    prepare(desk, 'schedule = "0 0 29 2 *"', people=2, minded=False)
     runs = start(desk)
     wait_for(lambda: runs.tells("the clock runs"))
     good = desk.file.read_text(encoding="utf-8")
@@ -257,7 +260,7 @@ def test_a_configuration_is_taken_while_it_runs_a_bad_one_is_refused_and_a_slot_
     assert (taken.returncode, taken.stdout.count("took it")) == (0, 1), taken.stdout + taken.stderr
 
     begun = datetime.now(UTC)
-    desk.file.write_text(good.replace("0 0 29 2 *", "* * * * *"), encoding="utf-8")
+    desk.file.write_text(good.replace('"0 0 29 2 *"', '"* * * * *"\nlead = "10s"'), encoding="utf-8")
     runs.signal(signal.SIGHUP)
     wait_for(lambda: "closed" in state(desk), seconds=PATIENCE + 60)
     runs.signal(signal.SIGTERM)
