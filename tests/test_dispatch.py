@@ -365,13 +365,14 @@ def test_a_message_that_is_itself_refused_pauses_after_one_probe_and_marks_nobod
 @given(bad=st.sets(st.integers(0, 29), max_size=8).filter(lambda bad: not set(range(24, 30)) <= bad))
 @example(bad={0, 12, 24, 25, 26})
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whoever_spoils_a_call_nobody_else_pays(tmp_path_factory: pytest.TempPathFactory, bad: set[int]) -> None:
+def test_whoever_spoils_a_call_nobody_else_pays(
+    tmp_path_factory: pytest.TempPathFactory, thirty: "_Frozen", bad: set[int]
+) -> None:
     """Where a probe happens to be the spoiler, an operator's word lets it go on, and it ends the same."""
-    desk = Desk(tmp_path_factory.mktemp("desk"))
-    newsroom, edition = start(desk, 30, Scripted(batch_size=12))
+    provider, edition = Scripted(batch_size=12), thirty.edition
+    desk, newsroom = thirty.copy(tmp_path_factory.mktemp("desk"), provider)
     addresses = _addresses(newsroom)
-    spoilers = frozenset(addresses[number] for number in bad)
-    newsroom._provider = provider = Scripted(batch_size=12, spoilers=spoilers)
+    provider.spoilers = frozenset(addresses[number] for number in bad)
     for _ in range(40):
         if run(newsroom, desk.clock, edition).state is EditionState.CLOSED:
             break
@@ -548,9 +549,9 @@ PEOPLE = 33
 class _Frozen:
     """A desk with a frozen edition, made once and copied for each example."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, people: int, provider: Scripted) -> None:
         desk = Desk(folder)
-        _, self.edition = start(desk, PEOPLE, Scripted())
+        _, self.edition = start(desk, people, provider)
         desk.close()
         self.backup = desk.backup()
 
@@ -564,7 +565,12 @@ class _Frozen:
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> _Frozen:
-    return _Frozen(tmp_path_factory.mktemp("frozen"))
+    return _Frozen(tmp_path_factory.mktemp("frozen"), PEOPLE, Scripted())
+
+
+@pytest.fixture(scope="module")
+def thirty(tmp_path_factory: pytest.TempPathFactory) -> _Frozen:
+    return _Frozen(tmp_path_factory.mktemp("frozen"), 30, Scripted(batch_size=12))
 
 
 @pytest.mark.database
