@@ -35,6 +35,8 @@ ACTOR = "scheduler"
 _log = logging.getLogger("newsletter.clock")
 _AHEAD = timedelta(minutes=1)  # slots are put on record so long before anything is to be done about them
 _MOST_MISSED = 100  # slots of one newsletter that are made up for after a standstill; older ones are told in the log
+_JUST_PAST = timedelta(hours=1)  # slots of a new schedule that still count: “from 7 to 6” at half past six means today
+_SEEN_EVERY = timedelta(minutes=5)
 _LEASE = timedelta(minutes=1)  # no step but dispatch takes as long, and that may well be done by two at once
 _LINGER = timedelta(seconds=20)  # a dispatch stays for a batch that is due so soon
 _THIN_AGAIN = timedelta(minutes=1)  # how often a draft that was too thin before its slot is tried again
@@ -64,20 +66,23 @@ class Clock:
         """Put on record the slots that are drafted from now on, or should have been, of some newsletters or of all.
 
         Slots from before the first time that a newsletter is looked at are not met; nor are those before the newest
-        that was. What is planned and no longer in the schedule is taken out of it. Gives how many slots are new. A
+        that was. A schedule that was changed has no past either, but for the last hour, and for the time in which
+        nobody looked. What is planned and no longer in the schedule is taken out of it. Gives how many slots are new. A
         thousand newsletters are a few queries.
         """
         settings = self.newsroom.settings.newsletters
         known = list(settings) if names is None else [name for name in dict.fromkeys(names) if name in settings]
         with reading(self.engine) as session:
             changes = self._changes(session, known)
-        if not changes:
+            unseen = self._unseen(session, known)
+        if not changes and not unseen:
             return 0
         concerned = list(dict.fromkeys(change.newsletter for change in changes))
         with transaction(self.engine) as session:
-            changes = self._changes(session, concerned)
+            changes = self._changes(session, concerned) if concerned else []
             for change in changes:
                 change(session)
+            docket.seen(session, {*unseen, *concerned}, self.newsroom.clock())
         return sum(isinstance(change, _Plan) for change in changes)
 
     def _changes(self, session: Session, names: Sequence[str]) -> "list[_Plan | _Watch | _Withdraw | _Revive]":
@@ -87,16 +92,20 @@ class Clock:
         near: dict[str, dict[str, Slot]] = {}  # by newsletter, and by its text
         added: set[tuple[str, str]] = set()
         extra: dict[str, list[Slot]] = {}
-        for one in docket.extra_slots(session, None, min((since for since, _ in watched.values()), default=now)):
+        for one in docket.extra_slots(session, None, min((row.since for row, _ in watched.values()), default=now)):
             extra.setdefault(one.newsletter, []).append(Slot.parse(one.slot, one.zone))
             added.add((one.newsletter, one.slot))
         for name in names:
-            since, last = watched.get(name, (None, None))
-            if since is None or since > now:  # never looked at, or by a clock that was wrong
-                changes.append(_Watch(name, now))
-                since = now
+            row, last = watched.get(name, (None, None))
+            schedule = str(self.newsroom.settings.newsletters[name].timetable)
+            since = now if row is None else min(row.since, now)  # never looked at, or by a clock that was wrong
+            begin = since if row is None else min(row.schedule_since, now)
+            if row is not None and row.schedule != schedule:
+                begin = max(since, min(row.seen_at, now - _JUST_PAST))
+            if row is None or row.schedule != schedule or max(row.since, row.schedule_since) > now:
+                changes.append(_Watch(name, since, schedule, begin))
             beside = [slot for slot in extra.get(name, ()) if slot.instant > since]
-            near[name] = self._near(name, max(since, last or since), beside)
+            near[name] = self._near(name, max(begin, last or begin), beside)
         ahead = docket.editions_after(session, names, now)
         records = {(record.newsletter, record.slot): record for record in ahead}
         wanted = {(name, text) for name, slots in near.items() for text in slots} - records.keys()
@@ -121,6 +130,12 @@ class Clock:
             )
         ]
         return changes
+
+    def _unseen(self, session: Session, names: Sequence[str]) -> list[str]:
+        """The newsletters of which it is not on record that they were looked at lately."""
+        now = self.newsroom.clock()
+        rows = docket.watched(session, names, now)
+        return [name for name, (row, _) in rows.items() if not timedelta() <= now - row.seen_at < _SEEN_EVERY]
 
     def _near(self, name: str, begin: datetime, beside: Sequence[Slot]) -> dict[str, Slot]:
         """The slots of a newsletter after an instant that are drafted soon, or were to be, by their texts."""
@@ -418,10 +433,12 @@ _TOLD = frozenset(
 @dataclass(frozen=True)
 class _Watch:
     newsletter: str
-    now: datetime
+    since: datetime
+    schedule: str
+    schedule_since: datetime
 
     def __call__(self, session: Session) -> None:
-        docket.watch(session, self.newsletter, self.now)
+        docket.watch(session, self.newsletter, self.since, self.schedule, self.schedule_since)
 
 
 @dataclass(frozen=True)

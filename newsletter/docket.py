@@ -22,10 +22,8 @@ _AT_ONCE = 500  # values of one query: far below the limits of both databases
 # ------------------------------------------------------------------------------------------ slots
 
 
-def watched(
-    session: Session, newsletters: Collection[str], now: datetime
-) -> dict[str, tuple[datetime, datetime | None]]:
-    """Since when the clock minds each of some newsletters, those left out that it never did; in one query.
+def watched(session: Session, newsletters: Collection[str], now: datetime) -> dict[str, tuple[Watch, datetime | None]]:
+    """How the clock minds each of some newsletters, those left out that it never did; in one query.
 
     Beside it the instant of the newest slot that has passed and of which there is an edition, None where there is none.
     """
@@ -37,18 +35,32 @@ def watched(
     )
     found = {}
     for some in batched(newsletters):
-        query = select(col(Watch.newsletter), col(Watch.since), newest).where(col(Watch.newsletter).in_(some))
-        found.update({name: (since, last) for name, since, last in session.execute(query)})
+        for row, last in session.execute(select(Watch, newest).where(col(Watch.newsletter).in_(some))):
+            found[row.newsletter] = (row, last)
     return found
 
 
-def watch(session: Session, newsletter: str, since: datetime) -> None:
-    """Put on record that the clock minds a newsletter from an instant on, or an earlier one."""
+def watch(session: Session, newsletter: str, since: datetime, schedule: str, schedule_since: datetime) -> None:
+    """Put on record that the clock minds a newsletter from an instant on, or an earlier one, and by which schedule."""
     row = session.get(Watch, newsletter)
     if row is None:
-        session.add(Watch(newsletter=newsletter, since=since))
-    else:
-        row.since = min(row.since, since)
+        row = Watch(
+            newsletter=newsletter, since=since, schedule=schedule, schedule_since=schedule_since, seen_at=schedule_since
+        )
+        session.add(row)
+    row.since = min(row.since, since)
+    row.schedule, row.schedule_since = schedule, schedule_since
+
+
+def seen(session: Session, newsletters: Collection[str], now: datetime) -> None:
+    """Put on record that the clock has looked at newsletters."""
+    for some in batched(newsletters):
+        session.execute(
+            update(Watch)
+            .where(col(Watch.newsletter).in_(some))
+            .values(seen_at=now)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def editions_after(session: Session, newsletters: Collection[str], instant: datetime) -> list[EditionRecord]:

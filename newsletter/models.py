@@ -538,6 +538,9 @@ class Watch(Table, table=True):
 
     newsletter: str = Field(primary_key=True, max_length=30)
     since: datetime = Field(sa_type=Instant)
+    schedule: str = Field(sa_column=Column(Text, nullable=False))  # as it was when it was last looked at
+    schedule_since: datetime = Field(sa_type=Instant)  # slots of it from before then do not count
+    seen_at: datetime = Field(sa_type=Instant)  # when it was last looked at, to some minutes
 
 
 class ExtraSlot(Table, table=True):

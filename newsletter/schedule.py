@@ -94,6 +94,11 @@ class Schedule:
                     f"expected five cron fields (minute hour day month weekday), such as “0 7 * * 1-5”, found “{cron}”"
                 )
 
+    def __str__(self) -> str:
+        """The same text for the same slots."""
+        skipped = ", ".join(sorted(map(str, self.skip))) or "no day"
+        return f"{'; '.join(self.crons)} in {self.zone}, skipping {skipped}, until {self.until}"
+
     def latest(self, now: datetime) -> Slot | None:
         """The latest slot that is due at `now` (aware), None where there was none in fifty years (29 February …)."""
         start = self._local(now) + _WIDEST_SHIFT

@@ -226,6 +226,36 @@ def test_a_schedule_that_is_moved_gives_each_day_one_edition(
     assert [slot for slot, state in editions(desk) if state == "closed"] == slots
 
 
+def test_a_weekly_newsletter_that_becomes_a_daily_one_makes_up_for_no_past(desk: Desk) -> None:
+    desk.configure(daily('schedule = "0 7 * * 1"'))
+    desk.clock.now = at("2026-11-22T12:00")
+    newsroom = desk.open()
+    desk.people(newsroom, 1)
+    desk.brief("harbour")
+    run = Run(desk, Clock(newsroom))
+    run.until("2026-11-23T08:00")  # a Monday
+    desk.clock.now = at("2026-11-27T14:55")
+    run.look()
+    desk.clock.now = at("2026-11-27T15:00")
+    desk.configure(daily('schedule = "0 7 * * *"'))
+    desk.brief("tram")
+    run.clocks = (Clock(desk.open()),)
+    run.until("2026-11-28T08:00")
+    assert editions(desk) == [("2026-11-23T07:00", "closed"), ("2026-11-28T07:00", "closed")]
+
+
+def test_a_schedule_that_was_changed_while_nobody_ran_makes_up_for_the_standstill(
+    desk: Desk, newsroom: Newsroom
+) -> None:
+    run = Run(desk, Clock(newsroom))
+    run.look()
+    desk.clock.now = at("2026-11-24T14:00")
+    desk.configure(daily('schedule = "30 7 * * *"'))
+    run.clocks = (Clock(desk.open()),)
+    run.look()
+    assert editions(desk) == [("2026-11-24T07:30", "closed")]
+
+
 def test_a_newsletter_that_moves_to_another_zone_goes_out_at_its_new_time(desk: Desk, newsroom: Newsroom) -> None:
     run = Run(desk, Clock(newsroom))
     run.until("2026-11-24T06:55")

@@ -52,7 +52,7 @@ def some_desk(desk: Desk) -> Newsroom:
         chore.failures, chore.failed_at, chore.said = 3, NOW, "the database: it was locked"
         chore.succeeded_at = NOW - timedelta(hours=2)
         session.add(Alarm(key="source:desk", what="source desk failed 3 times in a row", since=NOW))
-        session.add(Watch(newsletter="daily", since=NOW))
+        session.add(Watch(newsletter="daily", since=NOW, schedule="0 7 * * * in UTC", schedule_since=NOW, seen_at=NOW))
     return newsroom
 
 

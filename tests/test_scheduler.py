@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from newsletter import docket, store
+from newsletter.settings import Settings
 from subscribers import reading, transaction
 from tests.conftest import Desk
 from tests.smtp_server import Do, Manner, Session, SmtpServer
@@ -113,8 +114,12 @@ def prepare(
     desk.brief("harbour", day=datetime.now(UTC).day)
     desk.people(newsroom, people)
     if minded:
+        since, schedule = (
+            datetime.now(UTC) - timedelta(hours=20),
+            str(Settings.load(desk.file, {}).newsletter("daily").timetable),
+        )
         with transaction(newsroom.engine) as session:
-            docket.watch(session, "daily", datetime.now(UTC) - timedelta(hours=20))
+            docket.watch(session, "daily", since, schedule, since)
     newsroom.close()
 
 

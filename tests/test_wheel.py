@@ -66,7 +66,7 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     in_tree = {f"newsletter/_templates/email/{file.relative_to(ROOT / 'templates' / 'email')}" for file in _templates()}
     assert in_tree == {name for name in names if name.startswith("newsletter/_templates/email/")}
     tops = {name.partition("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"newsletter", "subscribers"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"newsletter", "subscribers", "scheduler.py"}
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".db", ".env"))]
 
 

@@ -74,6 +74,9 @@ def upgrade() -> None:
     op.create_table('watch',
     sa.Column('newsletter', sa.String(length=30), nullable=False),
     sa.Column('since', _INSTANT(), nullable=False),
+    sa.Column('schedule', sa.Text(), nullable=False),
+    sa.Column('schedule_since', _INSTANT(), nullable=False),
+    sa.Column('seen_at', _INSTANT(), nullable=False),
     sa.PrimaryKeyConstraint('newsletter', name=op.f('pk_watch'))
     )
     op.create_table('extra_slot',
