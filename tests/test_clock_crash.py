@@ -28,6 +28,7 @@ from tests.test_clock import REQUIRED, at, copies, corrected, daily, editions, e
 MINUTE = timedelta(minutes=1)
 READERS = 3
 SLOT = "2026-11-24T07:00"
+STRIDE = 3  # commits from one death to the next: each takes a second, and after the nth is nearly before the one behind
 DESK = '\n[desk]\nmail = ["desk@news.example.org"]\n'
 LONG = timedelta(minutes=11)  # any lease has run out by then
 
@@ -171,14 +172,14 @@ def test_a_process_that_dies_at_any_commit_costs_no_reader_a_copy_and_gives_none
 ) -> None:
     settings, life = LIVES[name]
     revisions = 1 + sum(act is correct for _, act in life)
-    found, passes, died = {}, 0, True
+    found, passes, died = {}, int(after), True
     while died:
         desk = made(tmp_path / str(passes), settings)
         died = live(desk, life, Fuse(passes, after=after))
         if wrong := complaints(desk, revisions):
             found[passes] = wrong
         desk.close()
-        passes += 1
+        passes += STRIDE
     assert not found
     assert passes > 8, "it died at every step"
 

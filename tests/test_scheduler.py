@@ -180,6 +180,7 @@ def test_two_schedulers_that_are_killed_at_random_give_each_reader_one_copy(
 # ------------------------------------------------------------------------------------------ stopped
 
 
+@pytest.mark.sqlite("signals, which no database has a part in")
 def test_sigterm_ends_after_the_calls_that_are_out_and_the_next_process_goes_on(
     desk: Desk, start: Callable[[Desk], Process]
 ) -> None:
@@ -243,10 +244,12 @@ def test_a_copy_mails_nobody_and_says_why_until_it_is_claimed(
 # ------------------------------------------------------------------------------------------ reloaded, and in time
 
 
+@pytest.mark.sqlite("a configuration, which no database has a part in")
 def test_a_configuration_is_taken_while_it_runs_a_bad_one_is_refused_and_a_slot_goes_out_at_its_time(
     desk: Desk, start: Callable[[Desk], Process]
 ) -> None:
     prepare(desk, 'schedule = "0 0 29 2 *"', people=2, minded=False)
+    begun = datetime.now(UTC)
     runs = start(desk)
     wait_for(lambda: runs.tells("the clock runs"))
     good = desk.file.read_text(encoding="utf-8")
@@ -264,13 +267,12 @@ def test_a_configuration_is_taken_while_it_runs_a_bad_one_is_refused_and_a_slot_
     taken = command(desk, "reload")
     assert (taken.returncode, taken.stdout.count("took it")) == (0, 1), taken.stdout + taken.stderr
 
-    begun = datetime.now(UTC)
     desk.file.write_text(good.replace('"0 0 29 2 *"', '"* * * * *"\nlead = "10s"'), encoding="utf-8")
     runs.signal(signal.SIGHUP)
     wait_for(lambda: "closed" in state(desk), seconds=PATIENCE + 60)
     runs.signal(signal.SIGTERM)
     assert runs.end() == 0
-    ((slot_at, frozen_at),) = desk.rows("SELECT slot_at, frozen_at FROM edition WHERE state = 'closed'")
+    slot_at, frozen_at = desk.rows("SELECT slot_at, frozen_at FROM edition WHERE state = 'closed'")[0]
     slot, frozen = (datetime.fromisoformat(str(at)).replace(tzinfo=UTC) for at in (slot_at, frozen_at))
-    assert begun < slot <= frozen, "not what was past when it was told of the schedule, and not too soon"
+    assert begun < slot <= frozen, "not what was past when it began, and not too soon"
     assert set(of_outbox(desk).values()) == {1}
