@@ -18,8 +18,8 @@ ON_BOTH := $(addprefix tests/test_,backup.py control.py dispatch.py kill.py outc
 
 test: .venv/installed-dev
 	@$(BIN)/python tests/provision.py
-	$(BIN)/python -m pytest -n 2 --dist worksteal
-	$(BIN)/python -m pytest -n 2 --dist worksteal --database=postgresql -m database $(ON_BOTH)
+	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal --database=postgresql -m database $(ON_BOTH)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

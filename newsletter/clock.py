@@ -98,11 +98,13 @@ class Clock:
         for name in names:
             row, last = watched.get(name, (None, None))
             schedule = str(self.newsroom.settings.newsletters[name].timetable)
-            since = now if row is None else min(row.since, now)  # never looked at, or by a clock that was wrong
+            # Never looked at, or by a clock that was ahead: which of the two clocks is wrong nobody knows, so that the
+            # row stays as it is.
+            since = now if row is None else min(row.since, now)
             begin = since if row is None else min(row.schedule_since, now)
             if row is not None and row.schedule != schedule:
                 begin = max(since, min(row.seen_at, now - _JUST_PAST))
-            if row is None or row.schedule != schedule or max(row.since, row.schedule_since) > now:
+            if row is None or row.schedule != schedule:
                 changes.append(_Watch(name, since, schedule, begin))
             beside = [slot for slot in extra.get(name, ()) if slot.instant > since]
             near[name] = self._near(name, max(begin, last or begin), beside)

@@ -41,14 +41,13 @@ def watched(session: Session, newsletters: Collection[str], now: datetime) -> di
 
 
 def watch(session: Session, newsletter: str, since: datetime, schedule: str, schedule_since: datetime) -> None:
-    """Put on record that the clock minds a newsletter from an instant on, or an earlier one, and by which schedule."""
+    """Put on record that the clock minds a newsletter from an instant on, if it does not yet, and by which schedule."""
     row = session.get(Watch, newsletter)
     if row is None:
         row = Watch(
             newsletter=newsletter, since=since, schedule=schedule, schedule_since=schedule_since, seen_at=schedule_since
         )
         session.add(row)
-    row.since = min(row.since, since)
     row.schedule, row.schedule_since = schedule, schedule_since
 
 

@@ -125,7 +125,7 @@ def clip(text: str, characters: int) -> str:
     while end > 1 and not _columns_of(text[end]):  # an accent or a joined sign goes with what it stands on
         end -= 1
     cut = text[:end]
-    word = cut.rsplit(None, 1)[0]
+    word = (cut.rsplit(None, 1) or [cut])[0]  # of blanks alone nothing is left
     return (word if len(word) > end * 2 // 3 else cut).rstrip(" ,;:.–—-、。，") + "…"
 
 
