@@ -14,7 +14,7 @@ demo: .venv/installed
 
 # Whatever rests on what a database does is tried on PostgreSQL, too. By hand, `pytest --database=postgresql -m database` tries
 # all that touches one.
-ON_BOTH := $(addprefix tests/test_,backup.py control.py dispatch.py kill.py outcomes.py postgresql.py restoring.py scheduler.py soundness.py subscribers.py)
+ON_BOTH := $(addprefix tests/test_,backup.py control.py dispatch.py kill.py postgresql.py restoring.py scheduler.py subscribers.py)
 
 test: .venv/installed-dev
 	@$(BIN)/python tests/provision.py
@@ -32,6 +32,7 @@ bench: .venv/installed-dev
 
 # Kill and hinder real dispatches wherever they can be, and hold what arrived against the ledger. Linux; half an hour or more.
 faults: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --long -m long
 	$(BIN)/python -m faults
 
 # Rewrite the expected outputs of the golden tests. Read the difference before you commit it.

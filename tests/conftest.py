@@ -79,6 +79,7 @@ BRIEF = """\
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run those, too, that `make faults` begins with")
     parser.addoption("--database", choices=databases.KINDS, default=databases.SQLITE, help="what desks keep all in")
 
 
@@ -111,8 +112,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Whatever asks for a desk, or for an engine, is about the database; what is about SQLite itself says why."""
+    if not config.getoption("--long"):
+        items[:] = [item for item in items if item.get_closest_marker("long") is None]
     for item in items:
         asked = {"desk", "engine"} & set(getattr(item, "fixturenames", ()))
         if asked and item.path.stem not in databases.ON_SQLITE_ALONE:

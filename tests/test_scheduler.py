@@ -149,7 +149,7 @@ def of_server(server: SmtpServer) -> Counter[str]:
 # ------------------------------------------------------------------------------------------ killed
 
 
-@pytest.mark.parametrize("provider", ["outbox", "smtp"])
+@pytest.mark.parametrize("provider", ["outbox", pytest.param("smtp", marks=pytest.mark.long)])
 def test_two_schedulers_that_are_killed_at_random_give_each_reader_one_copy(
     desk: Desk, start: Callable[[Desk], Process], provider: str
 ) -> None:
