@@ -14,12 +14,12 @@ demo: .venv/installed
 
 # Whatever rests on what a database does is tried on PostgreSQL, too. By hand, `pytest --database=postgresql -m database` tries
 # all that touches one.
-ON_BOTH := $(addprefix tests/test_,backup.py control.py dispatch.py kill.py postgresql.py restoring.py scheduler.py subscribers.py)
+ON_BOTH := $(addprefix tests/test_,dispatch.py kill.py postgresql.py restoring.py scheduler.py)
 
 test: .venv/installed-dev
 	@$(BIN)/python tests/provision.py
-	$(BIN)/python -m pytest -n 3 --dist worksteal
-	$(BIN)/python -m pytest -n 3 --dist worksteal --database=postgresql -m database $(ON_BOTH)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --database=postgresql -m database $(ON_BOTH)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

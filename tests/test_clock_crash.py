@@ -166,9 +166,7 @@ def complaints(desk: Desk, revisions: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "auto" else pytest.mark.long) for name in LIVES]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in LIVES])
 def test_a_process_that_dies_at_any_commit_costs_no_reader_a_copy_and_gives_none_two(
     tmp_path: Path, name: str, after: bool
 ) -> None:

@@ -145,6 +145,7 @@ def _hurry(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA synchronous = OFF")  # no power fails here
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.sqlite("time; what both databases make of a slot, tests/test_clock.py asks")
 def test_each_slot_of_a_year_has_one_edition_at_its_time(desk: Desk) -> None:

@@ -428,6 +428,7 @@ def _at_each_step(run: Callable[[str], int], look: Callable[[], None]) -> int:
     raise AssertionError
 
 
+@pytest.mark.long
 @ON_SQLITE
 @pytest.mark.parametrize("compress", ["false", "true"])
 def test_a_backup_that_is_killed_leaves_a_whole_one_or_none_and_the_next_clears_up(full: Desk, compress: str) -> None:
@@ -477,6 +478,7 @@ def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new_one_whole(f
     assert not [name for name in files(full.folder) if ".restoring" in name]
 
 
+@pytest.mark.long
 @ON_POSTGRESQL
 @pytest.mark.slow
 def test_an_archive_is_put_back_whole_or_not_at_all_whenever_it_is_killed(full: Desk) -> None:
@@ -503,6 +505,7 @@ def test_an_archive_is_put_back_whole_or_not_at_all_whenever_it_is_killed(full: 
     assert 30 in found, "none was killed before its end: the test proves nothing"
 
 
+@pytest.mark.long
 @ON_POSTGRESQL
 @pytest.mark.slow
 def test_an_archive_that_is_killed_has_no_name_and_the_next_clears_up(full: Desk) -> None:

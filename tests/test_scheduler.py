@@ -244,6 +244,7 @@ def test_a_copy_mails_nobody_and_says_why_until_it_is_claimed(
 # ------------------------------------------------------------------------------------------ reloaded, and in time
 
 
+@pytest.mark.long
 @pytest.mark.sqlite("a configuration, which no database has a part in")
 def test_a_configuration_is_taken_while_it_runs_a_bad_one_is_refused_and_a_slot_goes_out_at_its_time(
     desk: Desk, start: Callable[[Desk], Process]

@@ -60,6 +60,7 @@ def _kill_at(desk: Desk, share: int) -> bool:
     return False
 
 
+@pytest.mark.long
 @pytest.mark.database
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2] if databases.Chosen.kind == databases.SQLITE else [1])
