@@ -112,7 +112,7 @@ class Scheduler:
     @_told
     def _tick(self) -> bool:
         """Whether another configuration was taken."""
-        taken = self._reload.is_set() and self._running.reload() is None
+        taken = self._reload.is_set() and self._running.reload_told()
         self._reload.clear()
         return self._running.tick() or taken
 

@@ -116,6 +116,9 @@ def _newsletter(newsroom: Newsroom, name: str, newsletter: Newsletter) -> Iterat
     said = f"newsletter {name}: templates compile ({compiled.html_bytes:,} bytes for one brief)"
     following = f"next slot {upcoming} {newsletter.zone}" if upcoming else "no slot is left in its schedule"
     yield Finding(ok=True if upcoming else None, what=f"{said}, {following}")
+    if newsletter.approval == "required" and not newsroom.settings.desk.mail:
+        what = f"newsletter {name}: its editions wait for approval, and desk.mail names nobody who gets a proof"
+        yield Finding(ok=False, what=what)
     for kind in NoticeKind:
         try:
             message_of(newsroom.settings, name, kind, newsletter.language, newsletter.lists, None)

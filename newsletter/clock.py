@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from newsletter import agenda, control, desk, docket, ledger, safeguards, store
+from newsletter import agenda, control, corrections, desk, docket, ledger, safeguards, store
 from newsletter.agenda import Step, Todo
 from newsletter.errors import ConfigurationError, EditionError, NewsletterError
 from newsletter.models import Approval, EditionRecord, EditionState
@@ -279,11 +279,13 @@ class Clock:
             if step.todo is Todo.CONSENT:
                 docket.approve(stored, actor=reason[:100], now=self.newsroom.clock())
                 if stored.state is EditionState.PAUSED:
+                    control.refuse_if_pulled(session, stored)
                     stored.state, stored.reason, stored.paused_by = EditionState.DISPATCHING, None, None
             elif step.todo is Todo.CANCEL:
                 control.cancel(session, stored, actor=ACTOR, reason=reason, now=self.newsroom.clock())
             elif stored.state is EditionState.PAUSED:
                 stored.reason, stored.approve_by = reason, None
+                stored.told = None  # that it is paused the desk knows; that nobody answered it does not
             else:
                 stored.state = EditionState.HELD if step.todo is Todo.HOLD else EditionState.SKIPPED
                 stored.reason = reason
@@ -345,6 +347,9 @@ class Clock:
         name = record.newsletter
         newsletter, slot = self.newsroom.settings.newsletters[name], Slot.parse(record.slot, record.zone)
         self.newsroom.refuse_if_unsafe(name)
+        if corrections.amend(self.newsroom, record.id or 0):  # what was corrected or pulled a moment ago
+            with reading(self.engine) as session:
+                return session.get_one(EditionRecord, record.id)
         if reason := self._too_near(record, newsletter, slot):
             return self._take(record, Step(Todo.SKIP, reason))
         audience = self.newsroom.audience(name)

@@ -226,9 +226,21 @@ class _Environments:
     text: Environment
 
 
+def _standing(folders: tuple[Path, ...]) -> tuple[str, ...]:
+    """The templates in the folders that come before the built-in one."""
+    return tuple(sorted(file.as_posix() for folder in folders[:-1] for file in folder.rglob("*.j2")))
+
+
 @lru_cache(maxsize=8)
-def _environments_of(folders: tuple[Path, ...], zone: str, language: str | None = None) -> _Environments:
-    """`language` is set where templates hold words of ours to be translated: notices do."""
+def _environments_of(
+    folders: tuple[Path, ...], zone: str, language: str | None = None, *, standing: tuple[str, ...] = ()
+) -> _Environments:
+    """`language` is set where templates hold words of ours to be translated: notices do.
+
+    `standing` names the files that take the place of built-in ones: of a template that it has read Jinja sees when it
+    is changed or gone, and not when another one is put before it.
+    """
+    del standing
 
     def make(*, html: bool) -> Environment:
         made = Environment(
@@ -253,7 +265,7 @@ def _environments_of(folders: tuple[Path, ...], zone: str, language: str | None 
 
 def _environments(contents: Contents, override: Path | None) -> _Environments:
     folders = (override, template_folder()) if override else (template_folder(),)
-    return _environments_of(folders, contents.newsletter.zone)
+    return _environments_of(folders, contents.newsletter.zone, standing=_standing(folders))
 
 
 def _context(contents: Contents, values: Mapping[str, str] | None = None, *, html: bool) -> dict[str, Any]:
@@ -372,7 +384,7 @@ def compile_notice(contents: NoticeContents, sender: Sender, override: Path | No
     """Compile a mail outside any edition, in its language. Raises CompileError for a fault of the template."""
     folders = (override, template_folder()) if override else (template_folder(),)
     language = languages.negotiate([contents.language])
-    environments = _environments_of(folders, contents.newsletter.zone, language)
+    environments = _environments_of(folders, contents.newsletter.zone, language, standing=_standing(folders))
     body, text_name, subject_name = (f"{contents.kind}/{part}.j2" for part in ("body.mjml", "body.txt", "subject.txt"))
     annotated, told, subject = (
         _rendered(environments, name, _notice_context(contents, language, html=_is_html(name)))
@@ -429,7 +441,7 @@ def _check_notice(message: Message, contents: NoticeContents, names: tuple[str, 
 def compile_desk(contents: DeskContents, sender: Sender, override: Path | None = None) -> Message:
     """Compile a mail to the desk, in English. It has no fields. Raises CompileError for a fault of the template."""
     folders = (override, template_folder()) if override else (template_folder(),)
-    environments = _environments_of(folders, contents.newsletter.zone)
+    environments = _environments_of(folders, contents.newsletter.zone, standing=_standing(folders))
     body, text_name, subject_name = (f"desk/{part}.j2" for part in ("body.mjml", "body.txt", "subject.txt"))
     context = {
         "newsletter": contents.newsletter,

@@ -42,12 +42,19 @@ def pause(session: Session, record: EditionRecord, *, actor: str, reason: str | 
     return True
 
 
+def refuse_if_pulled(session: Session, record: EditionRecord) -> None:
+    """Refuse to let an edition go on that holds a brief which was pulled: its mail has to be made anew first."""
+    if store.holds_pulled(session, record.id or 0):
+        raise _cannot(record, "it holds a brief that was pulled, and its mail could not be made anew yet")
+
+
 def resume(session: Session, record: EditionRecord, *, actor: str, now: datetime) -> bool:
     """Let a paused edition go on. False where it was not paused."""
     if record.state is not EditionState.PAUSED:
         if record.state is EditionState.DISPATCHING:
             return False
         raise _cannot(record, "only a paused edition can be resumed")
+    refuse_if_pulled(session, record)
     record.state, record.paused_by, record.reason = EditionState.DISPATCHING, None, None
     store.act(session, "resume", now=now, actor=actor, edition_id=record.id)
     return True
@@ -59,7 +66,7 @@ def cancel(session: Session, record: EditionRecord, *, actor: str, reason: str |
     Calls that are out are recorded as they are answered. A draft that was never frozen is cancelled, too: its slot
     stays empty, and its briefs wait for the next one.
     """
-    if record.state not in {EditionState.DISPATCHING, EditionState.PAUSED, EditionState.DRAFT, EditionState.SKIPPED}:
+    if record.state in {EditionState.CLOSED, EditionState.CANCELLED}:
         raise _cannot(record, "it can no longer be cancelled")
     said = f"cancelled by {actor}" + (f": {reason}" if reason else "")
     record.state, record.reason, record.closed_at = EditionState.CANCELLED, said[:500], now

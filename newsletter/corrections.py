@@ -206,7 +206,8 @@ def _take_over(
         return  # it has gone out: the archive alone shows it
     asks = newsletter.approval == "required" and record.state is not EditionState.HELD
     mine = record.state is EditionState.PAUSED and record.reason == _PULLED
-    if asks and record.paused_by is None and (mine or record.state is not EditionState.PAUSED):
+    waits = record.approval is Approval.WAITING  # for an earlier correction: what is asked about is this one, now
+    if asks and record.paused_by is None and (mine or waits or record.state is not EditionState.PAUSED):
         record.approval, record.approved_by = Approval.WAITING, None
         record.approve_by = agenda.answer_by(newsletter, now)
         if record.state is not EditionState.DRAFT:
@@ -259,7 +260,7 @@ def _decide_anew(session: Session, record: EditionRecord, revisions: Sequence[tu
 
 
 def _end(session: Session, newsroom: Newsroom, record: EditionRecord) -> None:
-    """Nothing is left to send: before the freeze it is drafted anew, after it what has not gone out never will."""
+    """Nothing is left of it: before the freeze it is drafted anew, after it what has not gone out never will."""
     now = newsroom.clock()
     _decide_anew(session, record, (), now)
     if record.frozen_at is None:
@@ -271,4 +272,6 @@ def _end(session: Session, newsroom: Newsroom, record: EditionRecord) -> None:
             record.state, record.reason, record.next_at = EditionState.PLANNED, "made anew: a brief was pulled", now
     elif record.state in _OPEN:
         control.cancel(session, record, actor=_ACTOR, reason="its briefs were pulled", now=now)
+    else:  # it has gone out: what is cancelled, the archive does not show
+        record.state, record.reason = EditionState.CANCELLED, "it has gone out; its briefs were pulled since"
     store.act(session, "correct", now=now, actor=_ACTOR, edition_id=record.id, note="its briefs were pulled")

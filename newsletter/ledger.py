@@ -49,7 +49,7 @@ from newsletter.models import (
     Verdict,
 )
 from newsletter.schedule import Slot
-from newsletter.store import changed_rows, message_record, set_edition, topics_of
+from newsletter.store import changed_rows, holds_pulled, message_record, set_edition, topics_of
 from subscribers import SUPPRESSED, Instant, RowNumber, Subscriber, audience, number_after, standing
 
 OPEN = (BatchState.PENDING, BatchState.CLAIMED, BatchState.CALLING)
@@ -108,6 +108,8 @@ def freeze(
         )
     ).scalar_one()
     if stored is None or stored.briefs != taken or _went_out_meanwhile(session, record):
+        return None
+    if holds_pulled(session, record.id):
         return None
     if not set_edition(session, record.id, EditionState.DISPATCHING, reason=None, only_from=[EditionState.DRAFT]):
         return None

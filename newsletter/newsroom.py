@@ -523,6 +523,10 @@ class Newsroom:
             due = ledger.first_promised(session, record.id)
             stale = due is not None and self.clock() - due > timedelta(seconds=record.stale_after_s)
             if record.state is EditionState.PAUSED and (consent or not stale):
+                safeguards.ask_if_corrected(record, consent=consent)
+                control.refuse_if_pulled(session, record)
+                if record.approval is Approval.WAITING:
+                    docket.approve(record, actor=actor, now=self.clock())
                 record.state, record.reason = EditionState.DISPATCHING, None
                 store.act(session, "resume", now=self.clock(), actor=actor, edition_id=record.id)
                 pace.rested(pace.pace_of(session, self.provider.name, self.limits))

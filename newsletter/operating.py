@@ -64,6 +64,7 @@ def approve(newsroom: Newsroom, name: str, slot: str | None, *, revision: int | 
             record.state = EditionState.DRAFT if message else EditionState.PLANNED
             record.consented_by, record.reason = actor, None
         elif record.state is EditionState.PAUSED and waits:
+            control.refuse_if_pulled(session, record)
             record.state, record.reason, record.paused_by = EditionState.DISPATCHING, None, None
         elif record.state is not EditionState.DRAFT or not waits:
             raise EditionError(what, f"it is {record.state}, and waits for no approval")

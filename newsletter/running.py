@@ -92,6 +92,12 @@ class Running:
             _log.error("running.stopped: %s", what)
         return False
 
+    def reload_told(self) -> bool:
+        """The same as `reload`, on record for whoever looks. True where another configuration was taken."""
+        fault = self.reload()
+        presence.loaded(self.newsroom, self.clock.owner, self.newsroom.clock(), fault)
+        return fault is None
+
     def reload(self) -> str | None:
         """Go by the configuration as it is now. Gives why not, where it is wrong: then all stays as it was.
 

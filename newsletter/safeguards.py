@@ -73,6 +73,13 @@ def ask_if_held(name: str, record: EditionRecord | None) -> None:
         )
 
 
+def ask_if_corrected(record: EditionRecord, *, consent: bool) -> None:
+    """Ask where a paused edition was corrected, and the desk has not approved that yet."""
+    if record.approval is Approval.WAITING and not consent:
+        name = f"{record.newsletter} {record.slot}"
+        raise EditionError(name, f"{record.reason}; --yes approves it, and lets it go on", consent=True)
+
+
 def ask_if_near(name: str, newsletter: Newsletter, slot: Slot, frozen: Sequence[EditionRecord], now: datetime) -> None:
     """Ask where a slot is nearer than `min_interval` to another edition's. `frozen` are the newsletter's editions."""
     gap = newsletter.min_interval

@@ -246,6 +246,23 @@ def briefs_of(session: Session, edition_id: int) -> list[Brief]:
     return [Brief.model_validate_json(content) for content in rows.scalars()]
 
 
+def holds_pulled(session: Session, edition_id: int) -> bool:
+    """Whether a brief of an edition was pulled, and its messages were not made anew since: nothing of it may go."""
+    found = (
+        select(literal(1))
+        .select_from(Decision)
+        .join(BriefRecord, col(BriefRecord.id) == col(Decision.brief_id))
+        .where(
+            col(Decision.edition_id) == edition_id,
+            col(Decision.verdict) == Verdict.TAKEN,
+            col(Decision.position).is_not(None),
+            col(BriefRecord.pulled_at).is_not(None),
+        )
+        .limit(1)
+    )
+    return session.execute(found).first() is not None
+
+
 def topics_of(session: Session, edition_id: int) -> frozenset[str] | None:
     """The topics of an edition; None where one of its briefs has none, so that the edition is for everybody."""
     briefs = briefs_of(session, edition_id)

@@ -1,5 +1,6 @@
 """Promises 1, 5, 10 to 12: one edition a slot, whoever attends, whatever the clock does. In simulated time."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -8,9 +9,9 @@ from email import message_from_bytes, policy
 import pytest
 from sqlmodel import select
 
-from newsletter import agenda, corrections, docket, operating
+from newsletter import agenda, archive, corrections, docket, operating
 from newsletter.clock import Clock
-from newsletter.errors import ConfigurationError, EditionError
+from newsletter.errors import CompileError, ConfigurationError, EditionError
 from newsletter.newsroom import Newsroom
 from subscribers import Subscriber, reading, transaction
 from tests.conftest import Desk
@@ -452,6 +453,123 @@ def test_a_pulled_brief_that_was_alone_makes_the_draft_anew(desk: Desk, newsroom
     run.until("2026-11-24T07:00")
     assert editions(desk) == [("2026-11-24T07:00", "closed")]
     assert "Harbour" not in text_of(desk)
+
+
+def test_a_brief_that_was_pulled_holds_up_the_edition_until_its_mail_is_made_anew(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.configure(lambda text: text + '\n[templates]\npath = "mine"\n')
+    broken = desk.folder / "mine" / "digest" / "body.mjml.j2"
+    broken.parent.mkdir(parents=True)
+    desk.clock.now = at("2026-11-24T05:30")
+    newsroom = desk.open()
+    desk.people(newsroom, 2)
+    desk.brief("harbour")
+    desk.brief("tram")
+    run = Run(desk, Clock(newsroom))
+    run.until("2026-11-24T06:55")
+    broken.write_text("<mjml>", encoding="utf-8")
+    ((tram,),) = desk.rows("SELECT id FROM brief WHERE headline LIKE 'Tram%'")
+    with pytest.raises(CompileError):
+        corrections.pull(newsroom, tram, actor="operator:me", reason=None)
+    run.until("2026-11-24T07:05")
+    assert editions(desk) == [("2026-11-24T07:00", "draft")]
+    monkeypatch.setattr(corrections, "amend", lambda *_: False)  # pulled between that look and the freeze
+    record = newsroom.edition("daily", "2026-11-24T07:00").record
+    assert newsroom.freeze("daily", record, consent=False, actor="test") is False
+    monkeypatch.undo()
+    broken.unlink()
+    run.until("2026-11-24T07:20")
+    assert editions(desk) == [("2026-11-24T07:00", "closed")]
+    assert "Tram" not in text_of(desk)
+
+
+def under_way(desk: Desk, slug: str, silence: str = "hold") -> tuple[Newsroom, Run]:
+    """An edition of which some copies of four have gone out, one by one."""
+    desk.configure(
+        lambda text: daily(REQUIRED.format("hold"))(text).replace(
+            "batch_size = 10", "batch_size = 1\n\n[dispatch]\ncalls = 1"
+        )
+    )
+    desk.clock.now = at("2026-11-24T05:30")
+    newsroom = desk.open()
+    desk.people(newsroom, 4)
+    desk.brief(slug)
+    clock = Clock(newsroom)
+    run = Run(desk, clock)
+    run.until("2026-11-24T06:10")
+    operating.approve(newsroom, "daily", None, revision=1, actor="operator:me")
+    desk.clock.now = at("2026-11-24T07:00")
+    record = newsroom.edition("daily", "2026-11-24T07:00").record
+    assert newsroom.freeze("daily", record, consent=False, actor="test")
+    stop = threading.Event()
+    newsroom.dispatch(newsroom.edition("daily", "2026-11-24T07:00").record, report=lambda _: stop.set(), stop=stop)
+    return newsroom, run
+
+
+def test_what_is_corrected_under_way_goes_on_when_it_is_approved_and_no_command_passes_by_that(desk: Desk) -> None:
+    newsroom, run = under_way(desk, "harbour")
+    before = len(desk.mails)
+    corrected(desk, "harbour")
+    newsroom.collect()
+    corrections.amend_all(newsroom)
+    assert editions(desk) == [("2026-11-24T07:00", "paused")]
+    with pytest.raises(EditionError, match="waits for approval"):
+        newsroom.send("daily", "2026-11-24T07:00")
+    run.until("2026-11-24T07:30")
+    assert len(desk.mails) == before
+    assert 0 < before < 4
+    operating.approve(newsroom, "daily", None, revision=2, actor="operator:me")
+    run.until("2026-11-24T07:31")
+    assert editions(desk) == [("2026-11-24T07:00", "closed")]
+    assert len(desk.mails) == 4
+    assert text_of(desk).count("Corrected fact two") == 4 - before, "the others had gone out before"
+
+
+@pytest.mark.parametrize(("silence", "state"), [("send", "closed"), ("hold", "paused"), ("skip", "cancelled")])
+def test_silence_about_a_correction_is_answered_by_its_rule_and_told_to_the_desk(
+    desk: Desk, silence: str, state: str
+) -> None:
+    newsroom, run = under_way(desk, "harbour", silence)
+    out = len(desk.mails)
+    corrected(desk, "harbour")
+    newsroom.collect()
+    corrections.amend_all(newsroom)
+    run.until("2026-11-24T07:59")
+    assert len(desk.mails) == out
+    run.until("2026-11-24T08:10")
+    assert editions(desk) == [("2026-11-24T07:00", state)]
+    assert len(desk.mails) == (4 if silence == "send" else out)
+    assert state == "closed" or "nobody approved the correction" in reason(desk, "2026-11-24T07:00")
+    assert desk.rows("SELECT told FROM edition") == [(state,)]
+
+
+def test_an_edition_whose_last_brief_is_pulled_after_it_went_out_leaves_the_archive(
+    desk: Desk, newsroom: Newsroom
+) -> None:
+    run = Run(desk, Clock(newsroom))
+    run.until("2026-11-24T07:00")
+    with reading(newsroom.engine) as session:
+        assert len(archive.editions_of(session, newsroom.settings, "daily", before=None, limit=5)) == 1
+    ((harbour,),) = desk.rows("SELECT id FROM brief")
+    corrections.pull(newsroom, harbour, actor="operator:me", reason=None)
+    with reading(newsroom.engine) as session:
+        assert archive.editions_of(session, newsroom.settings, "daily", before=None, limit=5) == []
+    assert newsroom.edition("daily", "2026-11-24T07:00").tally is not None
+
+
+@pytest.mark.parametrize("now", ["2026-11-24T06:40", "2026-11-26T06:00"])
+def test_what_is_planned_or_held_can_be_cancelled(desk: Desk, newsroom: Newsroom, now: str) -> None:
+    (desk.folder / "briefs" / "harbour.txt").unlink()
+    run = Run(desk, Clock(newsroom))
+    run.look()
+    desk.clock.now = at(now) + 11 * 60 * SECOND
+    run.look()
+    slot, state = editions(desk)[0]
+    assert state in {"planned", "held"}
+    operating.cancel(newsroom, "daily", slot, actor="operator:me", reason=None)
+    run.until("2026-11-26T08:00")
+    assert editions(desk)[0] == (slot, "cancelled")
 
 
 # ------------------------------------------------------------------------------------------ each reader's own zone
