@@ -12,7 +12,7 @@ demo: .venv/installed
 	@$(BIN)/newsletter subscribers add --config examples/newsletter.toml --from examples/subscribers.txt --evidence "sample subscribers of make demo"
 	@$(BIN)/newsletter send daily --config examples/newsletter.toml --out $(DEMO)/preview
 
-# Whatever rests on what a database does is tried on PostgreSQL, too. By hand, `pytest --database=postgresql -m database` tries
+# What rests most on what a database does is tried on PostgreSQL, too. By hand, `pytest --database=postgresql -m database` tries
 # all that touches one.
 ON_BOTH := $(addprefix tests/test_,dispatch.py kill.py postgresql.py restoring.py scheduler.py)
 

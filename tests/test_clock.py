@@ -487,7 +487,7 @@ def test_a_brief_that_was_pulled_holds_up_the_edition_until_its_mail_is_made_ane
 def under_way(desk: Desk, slug: str, silence: str = "hold") -> tuple[Newsroom, Run]:
     """An edition of which some copies of four have gone out, one by one."""
     desk.configure(
-        lambda text: daily(REQUIRED.format("hold"))(text).replace(
+        lambda text: daily(REQUIRED.format(silence))(text).replace(
             "batch_size = 10", "batch_size = 1\n\n[dispatch]\ncalls = 1"
         )
     )
