@@ -12,8 +12,7 @@ demo: .venv/installed
 	@$(BIN)/newsletter subscribers add --config examples/newsletter.toml --from examples/subscribers.txt --evidence "sample subscribers of make demo"
 	@$(BIN)/newsletter send daily --config examples/newsletter.toml --out $(DEMO)/preview
 
-# What rests most on what a database does is tried on PostgreSQL, too. By hand, `pytest --database=postgresql -m database` tries
-# all that touches one.
+# What rests most on what a database does is tried on PostgreSQL, too. `make faults` tries all that touches one.
 ON_BOTH := $(addprefix tests/test_,dispatch.py kill.py postgresql.py restoring.py scheduler.py)
 
 test: .venv/installed-dev
@@ -32,7 +31,8 @@ bench: .venv/installed-dev
 
 # Kill and hinder real dispatches wherever they can be, and hold what arrived against the ledger. Linux; half an hour or more.
 faults: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --long -m long
+	$(BIN)/python -m pytest -n 2 --dist worksteal --long -m long
+	$(BIN)/python -m pytest -n 2 --dist worksteal --database=postgresql -m database
 	$(BIN)/python -m faults
 
 # Rewrite the expected outputs of the golden tests. Read the difference before you commit it.
