@@ -400,14 +400,14 @@ def test_a_server_that_says_nothing_before_is_unreachable(server: SmtpServer, op
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
 def test_silence_before_a_body_leaves_nobody_in_doubt(server: SmtpServer, open_to: Open, verb: str) -> None:
     server.manner = Manner(says={verb: at(2, Do.HANG)})
-    receipts, error = call(open_to(server, seconds=0.5), people(3))
+    receipts, error = call(open_to(server, seconds=1.5), people(3))
     assert results(receipts) == [A, N, N]
     assert isinstance(error, Unreachable)
 
 
 def test_the_end_of_the_time_leaves_one_in_doubt_and_the_rest_untried(server: SmtpServer, open_to: Open) -> None:
     server.manner = Manner(says={".": at(3, Do.HANG)})
-    receipts, error = call(open_to(server, seconds=0.5), people(5))
+    receipts, error = call(open_to(server, seconds=1.5), people(5))
     assert results(receipts) == [A, A, U, N, N]
     assert isinstance(error, OutcomeUnknown)
 
