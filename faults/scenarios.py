@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -94,13 +93,21 @@ def two_at_once(trial: Trial, wanted: int) -> None:
 
 
 def _kill_some_time(trial: Trial, child: Child) -> None:
-    """Kill a run at a random instant: counted from now, or, however long a start takes here, from the next call."""
+    """Kill a run at a random instant."""
+    if not _let_some_time_pass(trial, child):
+        child.signal(signal.SIGKILL)
+    trial.ended(child)
+
+
+def _let_some_time_pass(trial: Trial, child: Child) -> bool:
+    """Wait to a random instant, counted from now or, however long a start and a freeze take here, from the next call.
+
+    Whether the run has ended by itself.
+    """
     seen = trial.progress()
     if trial.chance.random() < 1 / 2:
         _until(lambda: child.wait(0) or trial.progress() > seen, 10)
-    if not child.wait(trial.chance.uniform(*_IN_BETWEEN)):
-        child.signal(signal.SIGKILL)
-    trial.ended(child)
+    return child.wait(trial.chance.uniform(*_IN_BETWEEN))
 
 
 def told_of(trial: Trial, wanted: int) -> None:
@@ -325,8 +332,8 @@ def disconnected(trial: Trial, wanted: int) -> None:
     """The database server cuts every connection, again and again, as one that is restarted does."""
     del wanted
     child = trial.start()
-    over = threading.Event()
-    while not trial.over and not over.wait(trial.chance.uniform(0.1, 0.6)):
+    while not trial.over:
+        _let_some_time_pass(trial, child)
         with desk.asking(trial.url) as ask:
             ask(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
