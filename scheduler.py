@@ -34,6 +34,7 @@ _log = logging.getLogger("newsletter.scheduler")
 _LOOK_AHEAD = timedelta(seconds=2)
 _MET_BEFORE = timedelta(seconds=30)  # less than a slot is met ahead of its draft
 _EDITIONS_AT_ONCE = 16  # one that takes an hour to go out holds up nobody
+_DRAFTS_AT_ONCE = 2  # there is time enough, and what goes out meanwhile needs the processor
 _ROWS_ANEW = timedelta(seconds=20)
 _JUMP_S = 2.0  # of the machine's clock: more than it is ever slewed in a second
 
@@ -78,9 +79,9 @@ class Scheduler:
         self._over, self._reload = threading.Event(), threading.Event()
         self._to_meet: set[str | None] = set()  # newsletters; None: all of them
         self._looked_at: dict[tuple[str, ...], datetime] = {}  # at the chores of a group
-        editions, house = ThreadPoolExecutor(_EDITIONS_AT_ONCE), ThreadPoolExecutor(4)
+        drafts, editions = ThreadPoolExecutor(_DRAFTS_AT_ONCE), ThreadPoolExecutor(_EDITIONS_AT_ONCE)
         self._jobs = BackgroundScheduler(
-            executors={"default": house, "editions": editions},
+            executors={"default": ThreadPoolExecutor(4), "drafts": drafts, "editions": editions},
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
             timezone=UTC,
         )
@@ -133,8 +134,8 @@ class Scheduler:
         self._to_meet.add(name)
 
     @_told
-    def _attend(self, edition_id: int) -> None:
-        self._running.clock.attend(edition_id)
+    def _attend(self, edition_id: int, drafts: bool) -> None:
+        self._running.clock.attend(edition_id, until_drafted=drafts)
 
     @_told
     def _look(self) -> None:
@@ -145,10 +146,11 @@ class Scheduler:
             self._running.clock.meet(None if None in names else [name for name in names if name is not None])
             self._to_meet -= names
         now = datetime.now(UTC)
-        for edition_id, at in self._running.clock.due(now + _LOOK_AHEAD):
-            trigger, name = DateTrigger(max(at or now, now)), f"edition:{edition_id}"
+        for one in self._running.clock.due(now + _LOOK_AHEAD):
+            trigger, name = DateTrigger(max(one.at or now, now)), f"edition:{one.edition_id}"
+            executor = "drafts" if one.planned else "editions"
             with suppress(ConflictingIdError):
-                self._jobs.add_job(self._attend, trigger, [edition_id], id=name, executor="editions")
+                self._jobs.add_job(self._attend, trigger, [one.edition_id, one.planned], id=name, executor=executor)
         self._running.clock.tell()
         self._running.put_away()
 

@@ -21,7 +21,7 @@ from sqlmodel import Session
 
 from newsletter import agenda, control, corrections, desk, docket, ledger, safeguards, store
 from newsletter.agenda import Step, Todo
-from newsletter.errors import ConfigurationError, EditionError, NewsletterError
+from newsletter.errors import ConfigurationError, EditionError, NewsletterError, NobodyError
 from newsletter.models import Approval, EditionRecord, EditionState
 from newsletter.newsroom import Newsroom
 from newsletter.places import place_of
@@ -178,8 +178,8 @@ class Clock:
 
     # -------------------------------------------------------------------------------------- attending
 
-    def due(self, until: datetime | None = None) -> list[tuple[int, datetime | None]]:
-        """The editions to attend to until an instant (now), and when each is; those in this process's hands left out.
+    def due(self, until: datetime | None = None) -> list[docket.Due]:
+        """The editions to attend to until an instant (now); those in this process's hands left out.
 
         What a process that is certainly gone held is anybody's.
         """
@@ -191,7 +191,7 @@ class Clock:
             with transaction(self.engine) as session:
                 docket.forsake(session, gone)
         with self._lock:
-            return [(edition_id, at) for edition_id, at in found if edition_id not in self._busy]
+            return [one for one in found if one.edition_id not in self._busy]
 
     @property
     def is_idle(self) -> bool:
@@ -202,12 +202,15 @@ class Clock:
     def run_due(self) -> int:
         """Attend to whatever is due now, one after the other. Gives to how many editions."""
         found = self.due()
-        for edition_id, _ in found:
-            self.attend(edition_id)
+        for one in found:
+            self.attend(one.edition_id)
         return len(found)
 
-    def attend(self, edition_id: int) -> None:
-        """Bring an edition as far as can be now, if nobody else is at it. A fault is put on record with it."""
+    def attend(self, edition_id: int, *, until_drafted: bool = False) -> None:
+        """Bring an edition as far as can be now, or `until_drafted`, if nobody else is at it.
+
+        A fault is put on record with it.
+        """
         with self._lock:
             if edition_id in self._busy:
                 return
@@ -217,23 +220,23 @@ class Clock:
             with transaction(self.engine) as session:
                 record = docket.attend(session, edition_id, owner=self.owner, until=now + _LEASE, now=now)
             if record is not None:
-                self._go_on(record)
+                self._go_on(record, until_drafted=until_drafted)
         finally:
             with self._lock:
                 self._busy.discard(edition_id)
 
-    def _go_on(self, record: EditionRecord) -> None:
+    def _go_on(self, record: EditionRecord, *, until_drafted: bool) -> None:
         """Take step after step until one is to be waited for."""
         edition_id = record.id or 0
         try:
             for _ in range(_STEPS):
                 step = self._next_step(record)
-                if step.todo is Todo.WAIT or self.stop.is_set():
+                if step.todo is Todo.WAIT or self.stop.is_set() or (until_drafted and step.todo is Todo.START):
                     self._leave(edition_id, step.at if step.todo is Todo.WAIT else self.newsroom.clock())
                     return
                 record = self._take(record, step)
-                if step.todo is Todo.DISPATCH and record.state is EditionState.DISPATCHING:
-                    return  # a limit leaves no room, or others are at it: `_dispatch` has said when to look again
+                if step.todo is Todo.DISPATCH and record.attendant is None:
+                    return  # over; or a limit leaves no room, others are at it: `_dispatch` has said when to look again
                 if step.todo is Todo.DRAFT and record.state is EditionState.PLANNED:
                     self._leave(edition_id, record.next_at)  # too thin so far
                     return
@@ -266,11 +269,14 @@ class Clock:
     def _take(self, record: EditionRecord, step: Step) -> EditionRecord:
         """Take a step. Gives the edition as it stands after it."""
         if step.todo is Todo.DRAFT:
+            self.newsroom.precedence.give_way(self.stop)
             return self._draft(record)
         if step.todo is Todo.START:
-            return self._start(record)
+            with self.newsroom.precedence.first():
+                return self._start(record)
         if step.todo is Todo.DISPATCH:
-            return self._dispatch(record)
+            with self.newsroom.precedence.first():
+                return self._dispatch(record)
         with transaction(self.engine) as session:
             stored = session.get_one(EditionRecord, record.id, populate_existing=True)
             if (stored.state, stored.approval) != (record.state, record.approval):
@@ -302,7 +308,7 @@ class Clock:
         """Collect, decide and compile; put it on record, and a proof into the desk's post, in one transaction."""
         name = record.newsletter
         newsletter, slot = self.newsroom.settings.newsletters[name], Slot.parse(record.slot, record.zone)
-        if reason := self._too_near(record, newsletter, slot):
+        if not self._is_wanted(record) and (reason := self._too_near(record, newsletter, slot)):
             return self._take(record, Step(Todo.SKIP, reason))
         draft = self.newsroom.draft(name, slot, fresh=_FRESH)
         now = self.newsroom.clock()
@@ -333,14 +339,21 @@ class Clock:
             return stored
 
     def _too_near(self, record: EditionRecord, newsletter: Newsletter, slot: Slot) -> str | None:
-        """Why an edition is too near to another, None where it is not, or an operator wants it all the same."""
+        """Why an edition is too near to another, None where it is not."""
         with reading(self.engine) as session:
-            if record.consented_by is not None or docket.is_extra(session, record):
-                return None
-            frozen = store.frozen_editions(session, record.newsletter)
-        return _asked(
-            lambda: safeguards.ask_if_near(record.newsletter, newsletter, slot, frozen, self.newsroom.clock())
-        )
+            beside = store.frozen_beside(session, record.newsletter, slot)
+        try:
+            safeguards.ask_if_near(record.newsletter, newsletter, slot, beside, self.newsroom.clock())
+        except EditionError as error:
+            return _without_yes(error)
+        return None
+
+    def _is_wanted(self, record: EditionRecord) -> bool:
+        """Whether an operator wants an edition, whatever a person would be asked about it."""
+        if record.consented_by is not None:
+            return True
+        with reading(self.engine) as session:
+            return docket.is_extra(session, record)
 
     def _start(self, record: EditionRecord) -> EditionRecord:
         """Freeze the audience, unless something stands against it that a person is asked about, or nobody is there."""
@@ -350,27 +363,23 @@ class Clock:
         if corrections.amend(self.newsroom, record.id or 0):  # what was corrected or pulled a moment ago
             with reading(self.engine) as session:
                 return session.get_one(EditionRecord, record.id)
-        if reason := self._too_near(record, newsletter, slot):
+        wanted = self._is_wanted(record)
+        if not wanted and (reason := self._too_near(record, newsletter, slot)):
             return self._take(record, Step(Todo.SKIP, reason))
-        audience = self.newsroom.audience(name)
-        nobody = _asked(
-            lambda: safeguards.refuse_if_nobody(
-                name, newsletter, candidates=audience.candidates, mailable=audience.mailable
-            )
-        )
-        if nobody:
-            return self._take(record, Step(Todo.SKIP, nobody))
-        with reading(self.engine) as session:
-            consent = record.consented_by is not None or docket.is_extra(session, record)
         try:
-            frozen = self.newsroom.freeze(name, record, consent=consent, actor=record.consented_by or ACTOR)
+            frozen = self.newsroom.freeze(name, record, consent=wanted, actor=record.consented_by or ACTOR)
+        except NobodyError as error:
+            return self._take(record, Step(Todo.SKIP, _without_yes(error)))
         except EditionError as error:
             if not error.consent:
                 raise
             return self._take(record, Step(Todo.HOLD, _without_yes(error)))
+        if frozen:
+            with reading(self.engine) as session:
+                return session.get_one(EditionRecord, record.id)
         with transaction(self.engine) as session:
             stored = session.get_one(EditionRecord, record.id, populate_existing=True)
-            if not frozen and stored.state is EditionState.DRAFT:
+            if stored.state is EditionState.DRAFT:
                 # Its briefs went out in another edition since, or are in another draft: made anew of the rest.
                 stored.state, stored.reason = EditionState.PLANNED, "made anew: its briefs went out since"
                 stored.approval = stored.approved_at = stored.consented_by = None
@@ -387,6 +396,8 @@ class Clock:
             if stored.state is EditionState.DISPATCHING:
                 due_at = ledger.next_due(session, record.id or 0) or now
                 docket.leave(stored, next_at=max(due_at, now + (timedelta() if self.stop.is_set() else _LOOK_AGAIN)))
+            elif stored.state is EditionState.CLOSED and stored.attendant == self.owner:
+                docket.leave(stored, next_at=None)
             return stored
 
     # -------------------------------------------------------------------------------------- afterwards
@@ -488,15 +499,6 @@ class _Revive:
         record.state, record.reason = EditionState.PLANNED, None
         record.zone, record.slot_at = self.slot.zone, self.slot.instant
         docket.leave(record, next_at=self.begins)
-
-
-def _asked(check: Callable[[], None]) -> str | None:
-    """What a safeguard has to say, None where it has nothing to say."""
-    try:
-        check()
-    except EditionError as error:
-        return _without_yes(error)
-    return None
 
 
 def _without_yes(error: EditionError) -> str:

@@ -78,6 +78,7 @@ def collect(
     fresh: timedelta | None = None,
     known: "Folders | None" = None,
     stop: threading.Event | None = None,
+    give_way: Callable[[threading.Event], None] = lambda stop: None,  # noqa: ARG005 # to nobody
 ) -> list[Collected]:
     """Read every source and put what is new on record. A broken source or brief costs itself and nothing else.
 
@@ -85,7 +86,9 @@ def collect(
     left alone for a while, unless the caller is `impatient`; one whose server named a time is left alone until then.
     One that was asked within `fresh` is not asked again, and gives what it gave then (None: each is asked). Folders
     are read each time, those that are `known` only where a file changed. At `stop` those not answered yet are left out.
+    `give_way` is called between sources: it waits for whatever is more urgent.
     """
+    stop = stop or threading.Event()
     collected = {
         name: _collect_folder(engine, name, source, known, now)
         for name, source in sources.items()
@@ -105,16 +108,22 @@ def collect(
                 wanted[name] = source
         # Before anything is asked: what another process records meanwhile is newer than the answer that we wait for.
         before = {name: shelf.sightings(session, name) for name in wanted}
-    answers = _ask(wanted, records, fetcher, stop or threading.Event())
+    answers = _ask(wanted, records, fetcher, stop)
+    unchanged: dict[str, Fetched] = {}
     for name, answer, read in _read_beside(answers, wanted, records, fetcher.largest_bytes):
+        give_way(stop)
         source = wanted[name]
-        record = same_place(records.get(name), source)
         if isinstance(answer, FetchError):
             collected[name] = _failed(engine, name, source, answer.what, retry_after=answer.retry_after, now=now)
-        elif read is None:
-            collected[name] = _unchanged(engine, name, record, answer, now)
-        else:
+        elif read is not None:
             collected[name] = _take(engine, name, source, answer, read, before[name], now)
+        else:
+            unchanged[name] = answer
+            if len(unchanged) >= _AT_ONCE:
+                collected |= _unchanged(engine, records, unchanged, now)
+                unchanged.clear()
+    if unchanged:
+        collected |= _unchanged(engine, records, unchanged, now)
     return [collected[name] for name in sources if name in collected]
 
 
@@ -425,13 +434,17 @@ def _moved(name: str, answer: Fetched) -> list[str]:
     return [f"{name}: has moved for good to {answer.moved}: name that in the configuration"] if answer.moved else []
 
 
-def _unchanged(engine: Engine, name: str, record: SourceRecord | None, answer: Fetched, now: datetime) -> Collected:
-    """Put on record that a source says what it said before."""
-    assert record is not None  # `_is_known`
+def _unchanged(
+    engine: Engine, records: Mapping[str, SourceRecord], answers: Mapping[str, Fetched], now: datetime
+) -> dict[str, Collected]:
+    """Put on record, in one transaction, that sources say what they said before: of each there is a record."""
+    collected = {}
     with transaction(engine) as session:
-        shelf.source_unchanged(session, name, answer.validators.etag, answer.validators.last_modified, now)
-    remarks = (*_moved(name, answer), *(f"{fault} (as last time)" for fault in record.faults))
-    return Collected(name, record.briefs or 0, remarks=remarks, unchanged=True)
+        for name, answer in answers.items():
+            shelf.source_unchanged(session, name, answer.validators.etag, answer.validators.last_modified, now)
+            remarks = (*_moved(name, answer), *(f"{fault} (as last time)" for fault in records[name].faults))
+            collected[name] = Collected(name, records[name].briefs or 0, remarks=remarks, unchanged=True)
+    return collected
 
 
 def _take(  # noqa: PLR0917 # what is asked, what it said, and what is known of it

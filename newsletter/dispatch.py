@@ -159,6 +159,7 @@ class Dispatcher:
         with reading(self.engine) as session:
             record = session.get_one(EditionRecord, edition_id)
             total = tally(session, record).waiting
+            batches = ledger.count_open(session, edition_id)
             run = _Run(
                 record,
                 edition_id,
@@ -168,19 +169,19 @@ class Dispatcher:
                 threading.Semaphore(self.limits.calls),
             )
         with _collecting_rarely():
-            self._run(run)
+            self._run(run, min(batches, self.limits.calls * pace.AHEAD))
         if run.fault is not None:
             raise run.fault
         with reading(self.engine) as session:
             return session.get_one(EditionRecord, edition_id)
 
-    def _run(self, run: _Run) -> None:
-        if self.limits.calls == 1:
+    def _run(self, run: _Run, most: int) -> None:
+        """Send from `most` threads, or from this one where that is enough: as it is for a small edition."""
+        if self.limits.calls == 1 or most <= 1:
             self._go_on(run)
         else:
             threads = [
-                threading.Thread(target=self._go_on, args=(run,), name=f"dispatch-{number}")
-                for number in range(self.limits.calls * pace.AHEAD)
+                threading.Thread(target=self._go_on, args=(run,), name=f"dispatch-{number}") for number in range(most)
             ]
             try:
                 for thread in threads:
@@ -622,20 +623,30 @@ def _claimed(
     )
 
 
+_counting = threading.Lock()
+_thresholds: list[tuple[int, int, int]] = []  # as each run that goes on found them: the first one's are the usual ones
+
+
 @contextmanager
 def _collecting_rarely() -> Iterator[None]:
     """Have the garbage collector look for cycles rarely.
 
     It looks after every 700 new objects that hold others, and each copy has several: a third of the time of a dispatch.
+    The setting is the whole process's: of several runs the first changes it, and the last puts it back.
     """
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(100_000, *before[1:])
+    with _counting:
+        _thresholds.append(gc.get_threshold())
+        if len(_thresholds) == 1:
+            gc.freeze()
+            gc.set_threshold(100_000, *_thresholds[0][1:])
     try:
         yield
     finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
+        with _counting:
+            if len(_thresholds) == 1:
+                gc.set_threshold(*_thresholds[0])
+                gc.unfreeze()
+            _thresholds.pop()
 
 
 def _join(thread: threading.Thread) -> None:

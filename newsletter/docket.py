@@ -6,7 +6,7 @@ Like store.py, these work in the caller's session, decide nothing, and take ever
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import and_, func, or_, select, tuple_, update
 from sqlmodel import Session, col
@@ -148,15 +148,22 @@ def is_extra(session: Session, record: EditionRecord) -> bool:
 # ------------------------------------------------------------------------------------------ attending
 
 
-def due(session: Session, until: datetime) -> list[tuple[int, datetime | None]]:
-    """The editions that are to be attended to until an instant, and when each is: None for one under way, now."""
-    minded = select(col(EditionRecord.id), col(EditionRecord.next_at)).where(col(EditionRecord.next_at) <= until)
+class Due(NamedTuple):
+    """An edition that is to be attended to, and when: None for one under way, now. `planned`: it is to be drafted."""
+
+    edition_id: int
+    at: datetime | None
+    planned: bool
+
+
+def due(session: Session, until: datetime) -> list[Due]:
+    """The editions that are to be attended to until an instant."""
+    what = select(col(EditionRecord.id), col(EditionRecord.next_at), col(EditionRecord.state))
+    minded = what.where(col(EditionRecord.next_at) <= until).order_by(col(EditionRecord.next_at))
     # One that an operator let go on is nobody's in particular, until somebody attends to it.
-    going = select(col(EditionRecord.id), col(EditionRecord.next_at)).where(
-        col(EditionRecord.state) == EditionState.DISPATCHING, col(EditionRecord.next_at).is_(None)
-    )
-    rows = [*session.execute(minded.order_by(col(EditionRecord.next_at))), *session.execute(going)]
-    return [(row[0], row[1]) for row in rows if row[0] is not None]
+    going = what.where(col(EditionRecord.state) == EditionState.DISPATCHING, col(EditionRecord.next_at).is_(None))
+    rows = [*session.execute(minded), *session.execute(going)]
+    return [Due(row[0], row[1], row[2] is EditionState.PLANNED) for row in rows if row[0] is not None]
 
 
 def next_at(session: Session) -> datetime | None:

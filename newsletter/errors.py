@@ -13,6 +13,7 @@
             OutcomeUnknown      may have been accepted; the whole set is unknown
         WebhookRejected         answer 4xx, store nothing
         EditionError            the edition cannot do that now; the sentence says what it waits for
+            NobodyError         it would go to nobody; whoever sends by a schedule skips it
         BackupError             no backup was made, or put back, and what stood there stands; mend, try again
     ConfigurationError          the operator mends a file or a setting; no retry can help
 
@@ -129,6 +130,10 @@ class EditionError(NewsletterError):
     def __init__(self, edition: str, what: str, *, consent: bool = False) -> None:
         self.edition, self.what, self.consent = edition, what, consent
         super().__init__(_one_line(f"{edition}: {what}"))
+
+
+class NobodyError(EditionError):
+    """An edition would go to nobody: it is not started. Who sends it by a schedule skips it."""
 
 
 class BackupError(NewsletterError):

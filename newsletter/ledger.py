@@ -365,6 +365,11 @@ def first_promised(session: Session, edition_id: int) -> datetime | None:
     return session.execute(_FIRST_PROMISED, {"edition": edition_id}).scalar_one_or_none()
 
 
+def count_open(session: Session, edition_id: int) -> int:
+    """How many batches there are whose people still wait."""
+    return int(session.execute(_WAITING, {"edition": edition_id}).scalar_one())
+
+
 def is_ahead(session: Session, edition_id: int, now: datetime) -> bool:
     """Whether all that waits in an edition are waves whose time has not come."""
     open_ones = select(func.min(col(Batch.promised_at))).where(
@@ -769,7 +774,7 @@ def close_if_done(session: Session, edition_id: int, now: datetime) -> bool:
 
     One that the program paused is closed, too: there is nothing that a person could let go on.
     """
-    if session.execute(_WAITING, {"edition": edition_id}).scalar_one():
+    if count_open(session, edition_id):
         return False
     session.execute(
         update(EditionRecord)

@@ -32,6 +32,7 @@ from newsletter.models import Approval, Batch, EditionRecord, EditionState, Inst
 from newsletter.outcomes import Rules, Taken
 from newsletter.pace import Limits
 from newsletter.places import place_of
+from newsletter.precedence import Precedence
 from newsletter.providers import Provider, open_provider, polling, recalling
 from newsletter.schedule import Schedule, Slot
 from newsletter.settings import Outbox, Settings
@@ -143,6 +144,7 @@ class Newsroom:
     _provider: Provider | None = field(default=None, repr=False)
     _fetcher: Fetcher | None = field(default=None, repr=False)
     _folders: Folders = field(default_factory=Folders, repr=False)
+    precedence: Precedence = field(default_factory=Precedence, repr=False)
 
     @classmethod
     def open(cls, settings: Settings, clock: Callable[[], datetime] = _now) -> Self:
@@ -253,7 +255,15 @@ class Newsroom:
         with reading(self.engine) as session:
             found = due(session, self.settings.sources, self.clock(), every, most)
         now = self.clock()
-        collected = collect(self.engine, found.sources, self.fetcher, now, known=self._folders, stop=stop)
+        collected = collect(
+            self.engine,
+            found.sources,
+            self.fetcher,
+            now,
+            known=self._folders,
+            stop=stop,
+            give_way=self.precedence.give_way,
+        )
         return Round(collected, found.next_at)
 
     def sources(self) -> list[SourceAccount]:
@@ -441,8 +451,8 @@ class Newsroom:
         newsletter, now = self.settings.newsletter(name), self.clock()
         safeguards.ask_about_slot(name, newsletter, slot, now)
         with reading(self.engine) as session:
-            frozen = store.frozen_editions(session, name)
-        safeguards.ask_if_near(name, newsletter, slot, frozen, now)
+            beside = store.frozen_beside(session, name, slot)
+        safeguards.ask_if_near(name, newsletter, slot, beside, now)
 
     def _approve_if_waiting(self, record: EditionRecord, actor: str) -> None:
         """Whoever sends an edition that waits for approval, and has just said yes to that, has approved it."""
@@ -476,18 +486,17 @@ class Newsroom:
     def freeze(self, name: str, draft: EditionRecord, *, consent: bool, actor: str) -> bool:
         """Freeze the audience of a draft. False where another process froze or remade it in between.
 
-        Raises EditionError for what stands against it; `consent` lifts what an operator is asked about.
+        Raises NobodyError where it would go to nobody, EditionError for what else stands against it; `consent` lifts
+        what an operator is asked about.
         """
         newsletter, now = self.settings.newsletter(name), self.clock()
-        audience = self.audience(name)
-        safeguards.refuse_if_nobody(name, newsletter, candidates=audience.candidates, mailable=audience.mailable)
         with transaction(self.engine) as session:
-            # Asked again inside the transaction that freezes: another slot may have been started, people added.
+            # Asked inside the transaction that freezes: another slot may have been started, people added.
             record = session.get_one(EditionRecord, draft.id)
             slot = Slot.parse(record.slot, record.zone)
+            earlier = store.frozen_editions(session, name, 1)
             if not consent:
-                earlier = store.frozen_editions(session, name)
-                safeguards.ask_if_near(name, newsletter, slot, earlier, now)
+                safeguards.ask_if_near(name, newsletter, slot, store.frozen_beside(session, name, slot), now)
             late = consent and now - record.slot_at > timedelta(seconds=record.stale_after_s)
             frozen = ledger.freeze(
                 session,
@@ -500,7 +509,13 @@ class Newsroom:
             )
             if frozen is None:
                 return False
-            if not consent:  # raised from here, it undoes the freeze
+            # Raised from here, it undoes the freeze.
+            if not frozen.mailable:
+                audience = Audience(ledger.count_audience(session, newsletter.lists, now))
+                safeguards.refuse_if_nobody(
+                    name, newsletter, candidates=audience.candidates, mailable=audience.mailable
+                )
+            if not consent:
                 safeguards.ask_if_grown(name, frozen.candidates, earlier, self.settings.dispatch.audience_jump)
             store.act(
                 session,

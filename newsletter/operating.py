@@ -25,7 +25,7 @@ def find(newsroom: Newsroom, session: Session, name: str, slot_text: str | None)
     """The edition of a slot; where none is named, the newest that was frozen. Raises EditionError without one."""
     newsroom.settings.newsletter(name)
     if slot_text is None:
-        record = next(iter(store.frozen_editions(session, name)), None)
+        record = next(iter(store.frozen_editions(session, name, 1)), None)
     else:
         record = store.edition(session, name, newsroom.slot(name, slot_text))
     if record is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from newsletter.dispatch import hours
-from newsletter.errors import ConfigurationError, EditionError
+from newsletter.errors import ConfigurationError, EditionError, NobodyError
 from newsletter.models import Approval, EditionRecord, EditionState, Instance
 from newsletter.providers import Provider
 from newsletter.schedule import Slot
@@ -81,13 +81,16 @@ def ask_if_corrected(record: EditionRecord, *, consent: bool) -> None:
 
 
 def ask_if_near(name: str, newsletter: Newsletter, slot: Slot, frozen: Sequence[EditionRecord], now: datetime) -> None:
-    """Ask where a slot is nearer than `min_interval` to another edition's. `frozen` are the newsletter's editions."""
+    """Ask where a slot is nearer than `min_interval` to another edition's. `frozen` are its neighbours."""
+    others = [(other, abs(other.slot_at - slot.instant)) for other in frozen if other.slot != str(slot)]
     gap = newsletter.min_interval
     if gap is None:
+        # The next two slots tell mostly that there is nothing to ask, in a tenth of the time that fifty take.
+        if all(apart >= newsletter.timetable.shortest_gap(now, 2) * 3 / 4 for _, apart in others):
+            return
         gap = newsletter.timetable.shortest_gap(now) * 3 / 4
-    for other in frozen:
-        apart = abs(other.slot_at - slot.instant)
-        if other.slot != str(slot) and apart < gap:
+    for other, apart in others:
+        if apart < gap:
             raise EditionError(
                 name,
                 f"its slot {slot} is only {hours(apart)} from the edition of {other.slot}, less than "
@@ -100,7 +103,7 @@ def refuse_if_nobody(name: str, newsletter: Newsletter, *, candidates: int, mail
     """Refuse to start an edition that would go to nobody."""
     lists = ", ".join(newsletter.lists)
     if not mailable:
-        raise EditionError(
+        raise NobodyError(
             name,
             f"nobody to mail on list {lists} ({candidates} confirmed, none of them may be mailed)"
             if candidates
@@ -109,7 +112,7 @@ def refuse_if_nobody(name: str, newsletter: Newsletter, *, candidates: int, mail
 
 
 def ask_if_grown(name: str, candidates: int, frozen: Sequence[EditionRecord], jump: float) -> None:
-    """Ask where an audience is larger than `jump` times the last one. `frozen` are its editions, newest slot first."""
+    """Ask where an audience is larger than `jump` times the last one: that of the first of its `frozen` editions."""
     last = (frozen[0].candidates or 0) if frozen else None
     if last is not None and candidates > max(last * jump, last + _JUMP_FLOOR):
         raise EditionError(

@@ -164,9 +164,9 @@ class Schedule:
             heads = [next(run, None) if head == local else head for run, head in zip(runs, heads, strict=True)]
             yield local
 
-    def shortest_gap(self, now: datetime) -> timedelta:
-        """The least time between neighbouring slots among the next fifty."""
-        instants = [slot.instant for slot in islice(self.upcoming(now), 50)]
+    def shortest_gap(self, now: datetime, of: int = 50) -> timedelta:
+        """The least time between neighbouring slots among so many of the next; with more of them it never grows."""
+        instants = [slot.instant for slot in islice(self.upcoming(now), of)]
         return min((b - a for a, b in pairwise(instants)), default=timedelta(days=1))
 
     def _local(self, instant: datetime) -> datetime:

@@ -321,14 +321,25 @@ def editions(session: Session, newsletter: str | None, limit: int) -> list[Editi
     return list(session.execute(query).scalars())
 
 
-def frozen_editions(session: Session, newsletter: str) -> list[EditionRecord]:
-    """The editions of a newsletter whose audience was ever frozen, newest slot first."""
+def frozen_editions(session: Session, newsletter: str, limit: int | None = None) -> list[EditionRecord]:
+    """The editions of a newsletter whose audience was ever frozen, newest slot first; the latest of them, or all."""
     return list(
-        session.execute(
-            select(EditionRecord)
-            .where(col(EditionRecord.newsletter) == newsletter, col(EditionRecord.frozen_at).is_not(None))
-            .order_by(col(EditionRecord.slot_at).desc())
-        ).scalars()
+        session.execute(_frozen_of(newsletter).order_by(col(EditionRecord.slot_at).desc()).limit(limit)).scalars()
+    )
+
+
+def frozen_beside(session: Session, newsletter: str, slot: Slot) -> list[EditionRecord]:
+    """The frozen editions of a newsletter whose slots are a slot's neighbours: the next one, and the one before."""
+    others = _frozen_of(newsletter).where(col(EditionRecord.slot) != str(slot)).limit(1)
+    at = col(EditionRecord.slot_at)
+    after = others.where(at > slot.instant).order_by(at)
+    before = others.where(at <= slot.instant).order_by(at.desc())
+    return [record for query in (after, before) for record in session.execute(query).scalars()]
+
+
+def _frozen_of(newsletter: str) -> Select[EditionRecord]:
+    return select(EditionRecord).where(
+        col(EditionRecord.newsletter) == newsletter, col(EditionRecord.frozen_at).is_not(None)
     )
 
 
@@ -571,7 +582,7 @@ _RECENT_BRIEFS = 300  # a month of a full daily digest
 
 def lists_once_mailed(session: Session, newsletter: str) -> tuple[str, ...] | None:
     """The lists that the latest frozen edition of a newsletter went to, None where it never had one."""
-    record = next(iter(frozen_editions(session, newsletter)), None)
+    record = next(iter(frozen_editions(session, newsletter, 1)), None)
     return tuple(record.lists) if record is not None else None
 
 

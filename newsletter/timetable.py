@@ -43,7 +43,7 @@ def runs(newsroom: Newsroom, name: str, after: datetime, count: int) -> list[Sch
     with reading(newsroom.engine) as session:
         extra = {one.slot: Slot.parse(one.slot, one.zone) for one in docket.extra_slots(session, name, after)}
         editions = docket.editions_since(session, name, after)
-        frozen = store.frozen_editions(session, name)[:50]
+        frozen = store.frozen_editions(session, name, 50)
     times = islice(newsletter.timetable.times(after), min(count, _MOST_LOOKED_AT))
     slots = sorted({*times, *extra.values()}, key=lambda slot: slot.instant)[:count]
     found: list[ScheduledRun] = []
