@@ -59,6 +59,9 @@ class Clock:
     jitter: Callable[[], float] = random.random
     _busy: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    # Of editions at one slot one after the other starts, and goes out while the next one starts: a database has one
+    # writer at a time, and side by side all of them would be as late as the last.
+    _starting: threading.Lock = field(default_factory=threading.Lock)
 
     # -------------------------------------------------------------------------------------- slots
 
@@ -272,7 +275,7 @@ class Clock:
             self.newsroom.precedence.give_way(self.stop)
             return self._draft(record)
         if step.todo is Todo.START:
-            with self.newsroom.precedence.first():
+            with self.newsroom.precedence.first(), self._starting:
                 return self._start(record)
         if step.todo is Todo.DISPATCH:
             with self.newsroom.precedence.first():

@@ -37,7 +37,6 @@ from subscribers import BY_PROVIDER, SUPPRESSED, Reason, Writer, is_passing, par
 _LOOK_AGAIN = timedelta(seconds=1)  # how often a waiting process looks whether another's batch came free
 _TURN = timedelta(milliseconds=200)  # the same, where only a call has to come back
 _SOONEST = 0.01  # seconds
-_SKEW = timedelta(hours=1)  # what a lease may end later than one that begins now: beyond that, a clock was wrong
 _PASSED_OVER = 20  # batches of which nobody may be called for now, in one transaction: 5 ms each of 1,000 people
 _WINDOW = 200  # receipts of a call that goes on, put on record together
 _ACCEPTED, _REFUSED = Result.ACCEPTED, Result.REFUSED  # looking one up in its class takes as long as a comparison
@@ -332,7 +331,7 @@ class Dispatcher:
         """
         released = False
         for batch in held:
-            lapsed = batch.lease_until is None or not now < batch.lease_until <= now + self.lease + _SKEW
+            lapsed = batch.lease_until is None or not now < batch.lease_until <= now + self.lease + store.CLOCKS_APART
             gone = bool(batch.owner) and batch.owner != self.owner and is_gone(batch.owner or "")
             if not (lapsed or gone):
                 continue

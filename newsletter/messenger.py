@@ -122,7 +122,10 @@ class DeskSender:
         now, database = self.clock(), store.instance(session)
         due = or_(
             and_(col(DeskNotice.state) == NoticeState.PENDING, col(DeskNotice.due_at) <= now),
-            and_(col(DeskNotice.state) == NoticeState.CALLING, col(DeskNotice.lease_until) <= now),
+            and_(
+                col(DeskNotice.state) == NoticeState.CALLING,
+                store.has_lapsed(DeskNotice.lease_until, now, self.settings.dispatch.lease),
+            ),
         )
         if self.provider is None:
             due = and_(due, col(DeskNotice.channel) == Channel.HOOK)

@@ -125,7 +125,7 @@ class Sender:
         """
         came_to: Counter[NoticeState] = Counter()
         with reading(self.engine) as session:
-            if not _anything_due(session, self.clock()):
+            if not _anything_due(session, self.clock(), self.settings.dispatch.lease):
                 return came_to
             database = store.instance(session)
         safeguards.refuse_if_not_claimed(self.settings, self.provider, database)
@@ -145,7 +145,8 @@ class Sender:
         if store.instance(session).halted_at is not None:
             return None, 0, False
         now = self.clock()
-        due = list(session.exec(select(Notice).where(_is_due(now)).order_by(col(Notice.id)).limit(_AT_ONCE)))
+        is_due = _is_due(now, self.settings.dispatch.lease)
+        due = list(session.exec(select(Notice).where(is_due).order_by(col(Notice.id)).limit(_AT_ONCE)))
         if not due:
             return None, 0, False
         first = due[0]
@@ -326,15 +327,15 @@ def _likeness(notice: Notice) -> tuple[object, ...]:
     return (notice.kind, notice.newsletter, notice.list_slug, notice.language)
 
 
-def _is_due(now: datetime) -> ColumnElement[bool]:
+def _is_due(now: datetime, lease: timedelta) -> ColumnElement[bool]:
     return or_(
         and_(col(Notice.state) == NoticeState.PENDING, col(Notice.due_at) <= now),
-        and_(col(Notice.state) == NoticeState.CALLING, col(Notice.lease_until) <= now),
+        and_(col(Notice.state) == NoticeState.CALLING, store.has_lapsed(Notice.lease_until, now, lease)),
     )
 
 
-def _anything_due(session: Session, now: datetime) -> bool:
-    return session.exec(select(Notice.id).where(_is_due(now)).limit(1)).first() is not None
+def _anything_due(session: Session, now: datetime, lease: timedelta) -> bool:
+    return session.exec(select(Notice.id).where(_is_due(now, lease)).limit(1)).first() is not None
 
 
 def _names(session: Session, of: Iterable[Subscription]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     CursorResult,
     Select,
     and_,
@@ -47,6 +48,9 @@ from newsletter.models import (
 from newsletter.names import tag_of
 from newsletter.schedule import Slot
 from subscribers import Instant, json_member
+
+CLOCKS_APART = timedelta(hours=1)
+"""What a lease may end later than one that begins now: beyond that, a clock was wrong."""
 
 # ------------------------------------------------------------------------------------------ this database
 
@@ -319,6 +323,11 @@ def editions(session: Session, newsletter: str | None, limit: int) -> list[Editi
     if newsletter:
         query = query.where(col(EditionRecord.newsletter) == newsletter)
     return list(session.execute(query).scalars())
+
+
+def has_lapsed(until: datetime | None, now: datetime, lease: timedelta) -> ColumnElement[bool]:
+    """Whether the lease in a column is over: also one that ends so late that a clock was ahead when it was given."""
+    return or_(col(until) <= now, col(until) > now + lease + CLOCKS_APART)
 
 
 def frozen_editions(session: Session, newsletter: str, limit: int | None = None) -> list[EditionRecord]:

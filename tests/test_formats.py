@@ -198,3 +198,12 @@ def test_real_briefs_are_read_whole() -> None:
         told |= {f"• {fact.text}" for fact in brief.facts} | {f.statement for f in brief.forecasts}
         told |= {part for n in brief.narratives for part in n.text.split("\n\n")}
         assert all(line.startswith(("Last updated", "Image credit")) for line in lines if line not in told)
+
+
+def test_a_dash_that_a_line_begins_with_after_an_abbreviation_is_no_bullet() -> None:
+    text = "Port Ansel Closes a Quay\n\n• The quay is leased to the U.S.\n  — EU rules allow it.\n• It is shut.\n"
+    (brief,) = formats.read(text.encode(), "x.txt").briefs
+    assert [fact.text for fact in brief.facts] == [
+        "The quay is leased to the U.S. — EU rules allow it.",
+        "It is shut.",
+    ]

@@ -169,6 +169,15 @@ def test_a_process_that_dies_in_the_call_leaves_it_to_the_next(site: Site) -> No
     assert run(site, Scripted()) == {"done": 1}
 
 
+def test_a_call_that_began_by_a_clock_that_was_days_ahead_is_not_waited_for(site: Site) -> None:
+    site.join("ada@example.org")
+    site.desk.clock.forward(timedelta(days=3))
+    with pytest.raises(KeyboardInterrupt):
+        run(site, Scripted([failing(KeyboardInterrupt())]))  # type: ignore[arg-type] # as bare as a kill
+    site.desk.clock.forward(timedelta(days=-3))
+    assert run(site, Scripted()) == {"done": 1}
+
+
 def test_nothing_is_sent_while_dispatch_is_halted(site: Site) -> None:
     site.join("ada@example.org")
     site.newsroom.halt("test", None)

@@ -69,6 +69,7 @@ _INLINE_HEADING = re.compile(
 _MARKED = re.compile(r"#{1,6}\s+\S|(?:\*\*|__)\S.*(?:\*\*|__):?$")
 _SENTENCE_END = re.compile(r"[.!?…:;。！？؟।：；][\"'”’»)\]」』]*$")
 _ENDED = re.compile(r"[.!?…。！？؟।][\"'”’»)\]」』]*$")
+_ABBREVIATED = re.compile(r"\b(?:\w\.){2,}$")
 _UNSPACED = re.compile(r"[\u2e80-\ua4cf\uf900-\ufaff\uff00-\uff60]")  # Chinese and Japanese: no blank between words
 _LABEL_WORDS = 4  # of a heading that stands close to its text: "Left-wing opposition narrative"
 _WRAPPED_AT = 60  # characters; a line shorter than this was not broken by a column's edge
@@ -469,6 +470,8 @@ class _Blocks:
         if family != "-":
             return False
         dash = mark != "-" and not text[0].isupper()  # even after "U.S.", which looks like a sentence's end
+        if mark == "—" and _ABBREVIATED.search(self.group[-1].text):  # "… of the U.S." and "— EU …" below it
+            return True
         return dash or (self._unfinished() and (mark == "—" or not text[0].isupper()))
 
     def _sources(self, line: _Line, match: re.Match[str] | None, text: str) -> tuple[Link, ...] | None:
