@@ -445,7 +445,8 @@ class Dispatcher:
             now = self.clock()
             until, calls = now + self.lease, self.limits.calls
             if not run.writer.write(
-                lambda session: ledger.begin_call(session, claimed, now=now, lease_until=until, calls=calls)
+                lambda session: ledger.begin_call(session, claimed, now=now, lease_until=until, calls=calls),
+                urgent=True,
             ):
                 raise _LostClaim
             started = True
@@ -516,7 +517,9 @@ class Dispatcher:
         self, run: _Run, claimed: ledger.Claimed, row: int, outcomes: dict[int, tuple[Outcome, str | None]]
     ) -> None:
         try:
-            run.writer.write(lambda session: ledger.note_answers(session, claimed, answered_to=row, outcomes=outcomes))
+            run.writer.write(
+                lambda session: ledger.note_answers(session, claimed, answered_to=row, outcomes=outcomes), urgent=True
+            )
         except DBAPIError as error:  # the end of the call records them all once more
             if not is_passing(error):
                 raise

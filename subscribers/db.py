@@ -290,29 +290,40 @@ class Writer:
     """Writes of several threads, together in one transaction where they come at the same time.
 
     A commit waits for the disk, and a thread that waits for another's lock on SQLite sleeps: so one of the threads that
-    have something to write does it for all of them. What one of them raises undoes its own work alone.
+    have something to write does it for others, too. What one of them raises undoes its own work alone. A few at a time,
+    what is `urgent` before the rest: a call that waits to begin must not wait for a dozen batches to be claimed.
     """
+
+    together = 4
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._leading = threading.Lock()
         self._adding = threading.Lock()
+        self._urgent: list[_Work] = []
         self._waiting: list[_Work] = []
 
-    def write(self, do: Callable[[Session], T]) -> T:
+    def write(self, do: Callable[[Session], T], *, urgent: bool = False) -> T:
         """What `do` gives, when it is committed. It may be done twice; only the second time counts."""
         work = _Work(do)
         with self._adding:
-            self._waiting.append(work)
+            (self._urgent if urgent else self._waiting).append(work)
         with self._leading:
-            if not work.over:
-                with self._adding:
-                    together, self._waiting = self._waiting, []
-                self._commit(together)
+            while not work.over:
+                self._commit(self._next())
         if work.error is not None:
             raise work.error
         given: T = work.given
         return given
+
+    def _next(self) -> "list[_Work]":
+        with self._adding:
+            some = self._urgent[: self.together]
+            room = self.together - len(some)
+            self._urgent = self._urgent[len(some) :]
+            some += self._waiting[:room]
+            self._waiting = self._waiting[room:]
+        return some
 
     def _commit(self, together: Sequence["_Work"]) -> None:
         try:

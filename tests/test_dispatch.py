@@ -6,6 +6,7 @@ what the provider really took.
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, select
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from newsletter import ledger, operating, processes, store
 from newsletter import tally as tallies
@@ -25,14 +26,14 @@ from newsletter.dispatch import Dispatcher, allowed
 from newsletter.drafting import Draft
 from newsletter.edition import AttemptId, DeliveryId, Event, Finding, Message, Receipt, Recipient, Result
 from newsletter.errors import EditionError, OutcomeUnknown, ProviderRefused, Throttled, Unreachable, WebhookRejected
-from newsletter.models import BatchState, EditionRecord, EditionState, Outcome
+from newsletter.models import BatchState, EditionRecord, EditionState, OperatorAct, Outcome
 from newsletter.newsroom import Newsroom
 from newsletter.pace import Limits
 from newsletter.schedule import Slot
 from newsletter.settlement import back_off, settle
 from newsletter.tally import Tally
-from subscribers import Reason, Subscriber, find, leave, parse, reading, suppress, transaction
-from tests.conftest import Clock, Desk
+from subscribers import Reason, Subscriber, Writer, find, leave, parse, reading, suppress, transaction
+from tests.conftest import NOW, Clock, Desk
 
 
 class Killed(BaseException):
@@ -967,3 +968,43 @@ def test_what_is_in_hands_is_found_by_its_index_however_many_batches_are_on_reco
     run(newsroom, desk.clock, edition)
     assert [plan for plan in plans if plan.startswith("SCAN batch")] == []
     assert len([plan for plan in plans if "ix_batch_held" in plan]) >= 2, "before a claim, and before a call"
+
+
+def test_a_call_that_waits_to_begin_is_written_before_a_dozen_claims(desk: Desk) -> None:
+    """And one that raises costs nobody else what they wrote, in the transaction that they share."""
+    newsroom = desk.open()
+    writer, began, go_on = Writer(newsroom.engine), threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def first(session: Session) -> None:
+        began.set()
+        assert go_on.wait(10)
+
+    def later(name: str) -> Callable[[Session], None]:
+        def do(session: Session) -> None:
+            if name == "bad":
+                raise ValueError(name)
+            order.append(name)
+            store.act(session, "pause", now=NOW, actor=name, edition_id=None)
+
+        return do
+
+    def write(do: Callable[[Session], None], *, urgent: bool) -> None:
+        with contextlib.suppress(ValueError):
+            writer.write(do, urgent=urgent)
+
+    threads = [threading.Thread(target=write, args=(first,), kwargs={"urgent": False})]
+    threads[0].start()
+    assert began.wait(10)
+    for name in ("one", "two", "bad", "three", "four", "five", "call"):
+        threads.append(threading.Thread(target=write, args=(later(name),), kwargs={"urgent": name == "call"}))
+        threads[-1].start()
+        while len(writer._waiting) + len(writer._urgent) < len(threads) - 1:
+            time.sleep(0.001)
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert order[0] == "call"
+    with reading(newsroom.engine) as session:
+        written = session.execute(select(col(OperatorAct.actor))).scalars().all()
+    assert sorted(written) == sorted({"one", "two", "three", "four", "five", "call"})
