@@ -682,14 +682,14 @@ class Newsroom:
     # -------------------------------------------------------------------------------------- outcomes
 
     def take_events(self, headers: Mapping[str, str], body: bytes) -> Taken:
-        """Put on record what the provider's webhook told, and act on what of it is new; in one transaction.
+        """Put on record what the provider's webhook told, and act on what of it is new.
 
-        Each event is kept once, however often it is told. Raises WebhookRejected, and keeps nothing, where the
-        signature does not fit.
+        Raises WebhookRejected, and keeps nothing, where the signature does not fit.
         """
-        return self._take(self.provider.events(headers, body))
+        return self.take(self.provider.events(headers, body))
 
-    def _take(self, events: Sequence[Event]) -> Taken:
+    def take(self, events: Sequence[Event]) -> Taken:
+        """The same of events that the provider has read, in one transaction. Each is kept once, however often told."""
         lists = {name: newsletter.lists for name, newsletter in self.settings.newsletters.items()}
         rules = Rules(lists, self.settings.dispatch.soft_bounces)
         with transaction(self.engine) as session:
@@ -710,7 +710,7 @@ class Newsroom:
         taken = Taken()
         told = able.poll(since - _SYNC_AGAIN if since else None)
         while some := list(itertools.islice(told, _SYNC_AT_ONCE)):
-            taken = taken.plus(self._take(some))
+            taken = taken.plus(self.take(some))
             if stop is not None and stop.is_set():
                 return taken
         with transaction(self.engine) as session:

@@ -212,14 +212,14 @@ def test_a_body_without_an_end_is_cut_off_where_it_is_too_large(site: Site) -> N
 def test_more_posts_than_are_held_at_once_are_told_to_come_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks, "_AT_ONCE", 1)
     held, go_on = threading.Event(), threading.Event()
-    take = Newsroom.take_events
+    take = Newsroom.take
 
-    def slow(self: Newsroom, headers: Any, body: bytes) -> Any:
+    def slow(self: Newsroom, events: Any) -> Any:
         held.set()
         assert go_on.wait(20)
-        return take(self, headers, body)
+        return take(self, events)
 
-    monkeypatch.setattr(Newsroom, "take_events", slow)
+    monkeypatch.setattr(Newsroom, "take", slow)
     told: list[Answer] = []
     first = threading.Thread(target=lambda: told.append(post(site, event(site, 0, "delivered"))))
     first.start()

@@ -96,7 +96,7 @@ class Sent:
         return replace(made, **more)
 
     def take(self, *events: Event) -> Taken:
-        return self.newsroom._take(events)
+        return self.newsroom.take(events)
 
     def fate(self, reader: int) -> Fate | None:
         return self.row(reader).fate

@@ -46,8 +46,10 @@ class Hooks:
         self._held += 1
         try:
             body = await _body(request)
+            # Read while the one before is written, which is mostly to wait for the disk.
+            events = await run_in_threadpool(self._newsroom.provider.events, request.headers, body)
             async with self._turn:
-                taken = await run_in_threadpool(self._newsroom.take_events, request.headers, body)
+                taken = await run_in_threadpool(self._newsroom.take, events)
         finally:
             self._held -= 1
         _log.info(
