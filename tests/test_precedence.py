@@ -1,0 +1,95 @@
+"""What can wait gives way to an edition at its slot, and never for long."""
+
+import threading
+from datetime import timedelta
+
+from newsletter import precedence
+from newsletter.clock import Clock
+from newsletter.precedence import Precedence
+from tests.conftest import Desk
+from tests.test_clock import at, editions
+
+
+def waiter(of: Precedence, stop: threading.Event | None = None) -> tuple[threading.Thread, threading.Event]:
+    """A thread that gives way, and what is set when it has."""
+    done = threading.Event()
+
+    def give_way() -> None:
+        of.give_way(stop)
+        done.set()
+
+    thread = threading.Thread(target=give_way)
+    thread.start()
+    return thread, done
+
+
+def test_nobody_waits_for_nothing() -> None:
+    _, done = waiter(Precedence())
+    assert done.wait(5)
+
+
+def test_what_can_wait_does_until_the_urgent_is_over() -> None:
+    one = Precedence()
+    with one.first():
+        with one.first():
+            pass
+        thread, done = waiter(one)
+        assert not done.wait(0.3), "another is still urgent"
+    thread.join(5)
+    assert done.is_set()
+
+
+def test_an_edition_that_takes_an_hour_holds_up_nobody() -> None:
+    one = Precedence()
+    one.urgent_s = 0.0
+    with one.first():
+        _, done = waiter(one)
+        assert done.wait(5)
+
+
+def test_who_is_told_to_stop_does_not_wait() -> None:
+    one, stop = Precedence(), threading.Event()
+    with one.first():
+        _, done = waiter(one, stop)
+        stop.set()
+        assert done.wait(precedence._LOOK_AGAIN_S + 5)
+
+
+def test_an_edition_that_fails_at_its_slot_holds_up_nobody_either(desk: Desk) -> None:
+    desk.clock.now = at("2026-11-24T05:30")
+    newsroom = desk.open()
+    desk.people(newsroom, 1)
+    desk.brief("harbour")
+    clock = Clock(newsroom)
+    clock.meet()
+    desk.clock.now = at("2026-11-24T06:50")
+    clock.meet()
+    clock.run_due()
+    newsroom.halt("test", None)  # refused at its slot
+    desk.clock.now = at("2026-11-24T07:00")
+    clock.run_due()
+    assert editions(desk) == [("2026-11-24T07:00", "draft")]
+    _, done = waiter(newsroom.precedence)
+    assert done.wait(5)
+
+
+def test_a_draft_that_was_missed_is_left_to_those_who_send(desk: Desk) -> None:
+    """After a standstill two threads that draft would else be taken by two editions that go out for an hour."""
+    desk.clock.now = at("2026-11-24T05:30")
+    newsroom = desk.open()
+    desk.people(newsroom, 1)
+    desk.brief("harbour")
+    clock = Clock(newsroom)
+    clock.meet()
+    desk.clock.now = at("2026-11-24T07:20")
+    clock.meet()
+    (due,) = clock.due()
+    assert due.planned
+    clock.attend(due.edition_id, until_drafted=True)
+    assert editions(desk) == [("2026-11-24T07:00", "draft")]
+    (due,) = clock.due()
+    assert not due.planned
+    desk.clock.forward(timedelta(seconds=1))
+    clock.attend(due.edition_id)
+    assert editions(desk) == [("2026-11-24T07:00", "closed")]
+    assert len(desk.mails) == 1
