@@ -34,7 +34,7 @@ _log = logging.getLogger("newsletter.scheduler")
 _LOOK_AHEAD = timedelta(seconds=2)
 _MET_BEFORE = timedelta(seconds=30)  # less than a slot is met ahead of its draft
 _EDITIONS_AT_ONCE = 16  # one that takes an hour to go out holds up nobody
-_DRAFTS_AT_ONCE = 2  # there is time enough, and what goes out meanwhile needs the processor
+_DRAFTS_AT_ONCE = 4  # there is time enough, and what goes out meanwhile needs the processor
 _ROWS_ANEW = timedelta(seconds=20)
 _JUMP_S = 2.0  # of the machine's clock: more than it is ever slewed in a second
 

@@ -11,6 +11,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -231,13 +232,17 @@ class Clock:
     def _go_on(self, record: EditionRecord, *, until_drafted: bool) -> None:
         """Take step after step until one is to be waited for."""
         edition_id = record.id or 0
+        begun = False  # at its slot just now: then it goes before what can wait
         try:
             for _ in range(_STEPS):
                 step = self._next_step(record)
-                if step.todo is Todo.WAIT or self.stop.is_set() or (until_drafted and step.todo is Todo.START):
+                others = until_drafted and step.todo in {Todo.START, Todo.DISPATCH}
+                if step.todo is Todo.WAIT or self.stop.is_set() or others:
                     self._leave(edition_id, step.at if step.todo is Todo.WAIT else self.newsroom.clock())
                     return
-                record = self._take(record, step)
+                begun = step.todo is Todo.START or (begun and step.todo is Todo.DISPATCH)
+                with self.newsroom.precedence.first() if begun else nullcontext():
+                    record = self._take(record, step)
                 if step.todo is Todo.DISPATCH and record.attendant is None:
                     return  # over; or a limit leaves no room, others are at it: `_dispatch` has said when to look again
                 if step.todo is Todo.DRAFT and record.state is EditionState.PLANNED:
@@ -273,13 +278,12 @@ class Clock:
         """Take a step. Gives the edition as it stands after it."""
         if step.todo is Todo.DRAFT:
             self.newsroom.precedence.give_way(self.stop)
-            return self._draft(record)
+            return record if self.stop.is_set() else self._draft(record)
         if step.todo is Todo.START:
-            with self.newsroom.precedence.first(), self._starting:
-                return self._start(record)
+            with self._starting:
+                return record if self.stop.is_set() else self._start(record)
         if step.todo is Todo.DISPATCH:
-            with self.newsroom.precedence.first():
-                return self._dispatch(record)
+            return self._dispatch(record)
         with transaction(self.engine) as session:
             stored = session.get_one(EditionRecord, record.id, populate_existing=True)
             if (stored.state, stored.approval) != (record.state, record.approval):
@@ -382,7 +386,7 @@ class Clock:
                 return session.get_one(EditionRecord, record.id)
         with transaction(self.engine) as session:
             stored = session.get_one(EditionRecord, record.id, populate_existing=True)
-            if stored.state is EditionState.DRAFT:
+            if stored.state is EditionState.DRAFT and stored.approval is not Approval.WAITING:
                 # Its briefs went out in another edition since, or are in another draft: made anew of the rest.
                 stored.state, stored.reason = EditionState.PLANNED, "made anew: its briefs went out since"
                 stored.approval = stored.approved_at = stored.consented_by = None

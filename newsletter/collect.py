@@ -43,6 +43,7 @@ _AT_ONCE = 50  # briefs a transaction, so that no write lock is held past the 25
 _HOSTS_AT_ONCE = 8
 _WORTH_A_PROCESS = 5  # sources asked: to start a process takes as long as to read ten feeds
 _READ_AHEAD = 2  # answers
+_TOGETHER_S = 1.0  # sources that are unchanged are put on record together, at most so late
 _LOOK_AGAIN = 0.2  # seconds
 _LONGEST_NAME = 500  # as `Sighting.guid`
 _FAULTS_KEPT = 5  # of a reading, to be told again while the source stays as it is
@@ -110,19 +111,21 @@ def collect(
         before = {name: shelf.sightings(session, name) for name in wanted}
     answers = _ask(wanted, records, fetcher, stop)
     unchanged: dict[str, Fetched] = {}
-    for name, answer, read in _read_beside(answers, wanted, records, fetcher.largest_bytes):
-        give_way(stop)
-        source = wanted[name]
-        if isinstance(answer, FetchError):
-            collected[name] = _failed(engine, name, source, answer.what, retry_after=answer.retry_after, now=now)
-        elif read is not None:
-            collected[name] = _take(engine, name, source, answer, read, before[name], now)
-        else:
-            unchanged[name] = answer
-            if len(unchanged) >= _AT_ONCE:
+    written_at = time.monotonic()
+    try:
+        for name, answer, read in _read_beside(answers, wanted, records, fetcher.largest_bytes):
+            give_way(stop)
+            source = wanted[name]
+            if isinstance(answer, FetchError):
+                collected[name] = _failed(engine, name, source, answer.what, retry_after=answer.retry_after, now=now)
+            elif read is not None:
+                collected[name] = _take(engine, name, source, answer, read, before[name], now)
+            else:
+                unchanged[name] = answer
+            if len(unchanged) >= _AT_ONCE or time.monotonic() - written_at > _TOGETHER_S:
                 collected |= _unchanged(engine, records, unchanged, now)
-                unchanged.clear()
-    if unchanged:
+                unchanged, written_at = {}, time.monotonic()
+    finally:  # whatever came of another source, these have been asked
         collected |= _unchanged(engine, records, unchanged, now)
     return [collected[name] for name in sources if name in collected]
 
@@ -437,11 +440,17 @@ def _moved(name: str, answer: Fetched) -> list[str]:
 def _unchanged(
     engine: Engine, records: Mapping[str, SourceRecord], answers: Mapping[str, Fetched], now: datetime
 ) -> dict[str, Collected]:
-    """Put on record, in one transaction, that sources say what they said before: of each there is a record."""
-    collected = {}
+    """Put on record, in one transaction, that sources say what they said before: of each there is a record.
+
+    What another process has recorded since we asked is newer, and stays.
+    """
+    collected: dict[str, Collected] = {}
+    if not answers:
+        return collected
     with transaction(engine) as session:
         for name, answer in answers.items():
-            shelf.source_unchanged(session, name, answer.validators.etag, answer.validators.last_modified, now)
+            if shelf.source_record(session, name).asked_at == records[name].asked_at:
+                shelf.source_unchanged(session, name, answer.validators.etag, answer.validators.last_modified, now)
             remarks = (*_moved(name, answer), *(f"{fault} (as last time)" for fault in records[name].faults))
             collected[name] = Collected(name, records[name].briefs or 0, remarks=remarks, unchanged=True)
     return collected

@@ -168,15 +168,15 @@ class Dispatcher:
                 threading.Semaphore(self.limits.calls),
             )
         with _collecting_rarely():
-            self._run(run, min(batches, self.limits.calls * pace.AHEAD))
+            self._run(run, max(1, min(batches, self.limits.calls * pace.AHEAD)))
         if run.fault is not None:
             raise run.fault
         with reading(self.engine) as session:
             return session.get_one(EditionRecord, edition_id)
 
     def _run(self, run: _Run, most: int) -> None:
-        """Send from `most` threads, or from this one where that is enough: as it is for a small edition."""
-        if self.limits.calls == 1 or most <= 1:
+        """Send from `most` threads: a small edition needs no more than it has batches."""
+        if self.limits.calls == 1:
             self._go_on(run)
         else:
             threads = [

@@ -484,7 +484,7 @@ class Newsroom:
         )
 
     def freeze(self, name: str, draft: EditionRecord, *, consent: bool, actor: str) -> bool:
-        """Freeze the audience of a draft. False where another process froze or remade it in between.
+        """Freeze the audience of a draft. False where another process froze, remade or corrected it in between.
 
         Raises NobodyError where it would go to nobody, EditionError for what else stands against it; `consent` lifts
         what an operator is asked about.
@@ -493,6 +493,8 @@ class Newsroom:
         with transaction(self.engine) as session:
             # Asked inside the transaction that freezes: another slot may have been started, people added.
             record = session.get_one(EditionRecord, draft.id)
+            if record.approval is Approval.WAITING and draft.approval is not Approval.WAITING:
+                return False  # corrected a moment ago: what it holds now nobody has approved
             slot = Slot.parse(record.slot, record.zone)
             earlier = store.frozen_editions(session, name, 1)
             if not consent:

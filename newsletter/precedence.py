@@ -35,9 +35,10 @@ class Precedence:
                 self._changed.notify_all()
 
     def give_way(self, stop: threading.Event | None = None) -> None:
-        """Wait while something urgent is done that was taken up lately, or until `stop`."""
+        """Wait while something urgent is done that was taken up lately, at most so long, or until `stop`."""
+        ends = time.monotonic() + self.urgent_s
         with self._changed:
-            while self._is_pressed() and not (stop is not None and stop.is_set()):
+            while self._is_pressed() and time.monotonic() < ends and not (stop is not None and stop.is_set()):
                 self._changed.wait(_LOOK_AGAIN_S)
 
     def _is_pressed(self) -> bool:

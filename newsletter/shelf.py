@@ -218,6 +218,11 @@ def source_records(session: Session, names: Iterable[str]) -> dict[str, SourceRe
     return {row.name: row for row in rows}
 
 
+def source_record(session: Session, name: str) -> SourceRecord:
+    """How one has fared that was asked before."""
+    return session.get_one(SourceRecord, name)
+
+
 class Asked(NamedTuple):
     """When a source that is fetched was asked last, and until when it is to be left alone (None: it is not)."""
 

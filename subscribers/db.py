@@ -298,31 +298,39 @@ class Writer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._leading = threading.Lock()
-        self._adding = threading.Lock()
+        self._changed = threading.Condition()
+        self._led = False  # some thread writes
         self._urgent: list[_Work] = []
         self._waiting: list[_Work] = []
 
     def write(self, do: Callable[[Session], T], *, urgent: bool = False) -> T:
         """What `do` gives, when it is committed. It may be done twice; only the second time counts."""
         work = _Work(do)
-        with self._adding:
+        with self._changed:
             (self._urgent if urgent else self._waiting).append(work)
-        with self._leading:
-            while not work.over:
-                self._commit(self._next())
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: work.over or not self._led)
+                if work.over:
+                    break
+                self._led, some = True, self._next()
+            try:
+                self._commit(some)
+            finally:
+                with self._changed:
+                    self._led = False
+                    self._changed.notify_all()
         if work.error is not None:
             raise work.error
         given: T = work.given
         return given
 
     def _next(self) -> "list[_Work]":
-        with self._adding:
-            some = self._urgent[: self.together]
-            room = self.together - len(some)
-            self._urgent = self._urgent[len(some) :]
-            some += self._waiting[:room]
-            self._waiting = self._waiting[room:]
+        some = self._urgent[: self.together]
+        room = self.together - len(some)
+        self._urgent = self._urgent[len(some) :]
+        some += self._waiting[:room]
+        self._waiting = self._waiting[room:]
         return some
 
     def _commit(self, together: Sequence["_Work"]) -> None:
