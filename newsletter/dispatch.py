@@ -445,8 +445,7 @@ class Dispatcher:
             now = self.clock()
             until, calls = now + self.lease, self.limits.calls
             if not run.writer.write(
-                lambda session: ledger.begin_call(session, claimed, now=now, lease_until=until, calls=calls),
-                urgent=True,
+                lambda session: ledger.begin_call(session, claimed, now=now, lease_until=until, calls=calls)
             ):
                 raise _LostClaim
             started = True
@@ -517,9 +516,7 @@ class Dispatcher:
         self, run: _Run, claimed: ledger.Claimed, row: int, outcomes: dict[int, tuple[Outcome, str | None]]
     ) -> None:
         try:
-            run.writer.write(
-                lambda session: ledger.note_answers(session, claimed, answered_to=row, outcomes=outcomes), urgent=True
-            )
+            run.writer.write(lambda session: ledger.note_answers(session, claimed, answered_to=row, outcomes=outcomes))
         except DBAPIError as error:  # the end of the call records them all once more
             if not is_passing(error):
                 raise

@@ -290,32 +290,30 @@ class Writer:
     """Writes of several threads, together in one transaction where they come at the same time.
 
     A commit waits for the disk, and a thread that waits for another's lock on SQLite sleeps: so one of the threads that
-    have something to write does it for others, too. What one of them raises undoes its own work alone. A few at a time,
-    what is `urgent` before the rest: a call that waits to begin must not wait for a dozen batches to be claimed.
+    have something to write does it for all of them, and each goes on as soon as its own is committed. What one of them
+    raises undoes its own work alone.
     """
-
-    together = 4
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._changed = threading.Condition()
         self._led = False  # some thread writes
-        self._urgent: list[_Work] = []
         self._waiting: list[_Work] = []
 
-    def write(self, do: Callable[[Session], T], *, urgent: bool = False) -> T:
+    def write(self, do: Callable[[Session], T]) -> T:
         """What `do` gives, when it is committed. It may be done twice; only the second time counts."""
         work = _Work(do)
         with self._changed:
-            (self._urgent if urgent else self._waiting).append(work)
+            self._waiting.append(work)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: work.over or not self._led)
                 if work.over:
                     break
-                self._led, some = True, self._next()
+                self._led = True
+                together, self._waiting = self._waiting, []
             try:
-                self._commit(some)
+                self._commit(together)
             finally:
                 with self._changed:
                     self._led = False
@@ -324,14 +322,6 @@ class Writer:
             raise work.error
         given: T = work.given
         return given
-
-    def _next(self) -> "list[_Work]":
-        some = self._urgent[: self.together]
-        room = self.together - len(some)
-        self._urgent = self._urgent[len(some) :]
-        some += self._waiting[:room]
-        self._waiting = self._waiting[room:]
-        return some
 
     def _commit(self, together: Sequence["_Work"]) -> None:
         try:
