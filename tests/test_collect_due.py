@@ -45,6 +45,37 @@ def asked(newsroom: Newsroom) -> dict[str, datetime]:
     return {one.name: one.fared.asked_at for one in newsroom.sources() if one.fared}
 
 
+def test_what_is_collected_by_the_way_gives_way_to_an_edition_at_its_slot(desk: Desk, wire: Wire) -> None:
+    newsroom = many_sources(desk, wire, 3)
+    newsroom.precedence.urgent_s = 60.0
+    with newsroom.precedence.first():
+        thread = threading.Thread(target=newsroom.collect_due, kwargs={"most": 10})
+        thread.start()
+        while not wire.asked:
+            time.sleep(0.001)
+        time.sleep(0.5)
+        assert asked(newsroom) == {}, "nothing is written meanwhile"
+    thread.join(20)
+    assert len(asked(newsroom)) == 3
+
+
+def test_what_one_source_breaks_leaves_it_on_record_that_others_are_unchanged(
+    desk: Desk, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newsroom = many_sources(desk, wire, 3)
+    newsroom.collect_due(most=10)
+    desk.clock.forward(timedelta(hours=1))
+    wire.pages["/2"] = Page(rss(entry("bridge")), 200)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(collect_module, "_take", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        newsroom.collect_due(most=10)
+    assert [at == desk.clock() for _, at in sorted(asked(newsroom).items())] == [True, True, False]
+
+
 def test_sources_keep_their_rhythm_however_many_there_are(desk: Desk, wire: Wire) -> None:
     newsroom = many_sources(desk, wire, 25)
     passes = []

@@ -96,6 +96,27 @@ def test_a_draft_that_was_missed_is_left_to_those_who_send(desk: Desk) -> None:
     assert len(desk.mails) == 1
 
 
+def test_a_draft_gives_way(desk: Desk) -> None:
+    desk.clock.now = at("2026-11-24T05:30")
+    newsroom = desk.open()
+    newsroom.precedence.urgent_s = 60.0
+    desk.people(newsroom, 1)
+    desk.brief("harbour")
+    clock = Clock(newsroom)
+    clock.meet()
+    desk.clock.now = at("2026-11-24T06:50")
+    clock.meet()
+    with newsroom.precedence.first():
+        thread = threading.Thread(target=clock.run_due)
+        thread.start()
+        while clock.is_idle:
+            time.sleep(0.001)
+        time.sleep(0.3)
+        assert editions(desk) == [("2026-11-24T07:00", "planned")]
+    thread.join(20)
+    assert editions(desk) == [("2026-11-24T07:00", "draft")]
+
+
 def test_who_is_pressed_again_and_again_waits_no_longer_than_once() -> None:
     one = Precedence()
     one.urgent_s = 0.2
