@@ -47,7 +47,7 @@ def run(original: Original, folder: Path, provider: str, *, minutes: float, chan
             if not _run_out(config, url):
                 row.complaints.append(f"an edition is still under way; see {folder}")
         received = of_outbox(folder / "outbox") if server is None else Counter(server.received)
-    _judge(row, original, url, received, folder)
+    _judge(row, original, url, received, folder, refuses=server is not None)
     original.drop(url)
     row.seconds = time.monotonic() - began
     return row
@@ -121,7 +121,8 @@ def _run_out(config: Path, url: str) -> bool:
     return False
 
 
-def _judge(row: Row, original: Original, url: str, received: Counter[str], folder: Path) -> None:
+def _judge(row: Row, original: Original, url: str, received: Counter[str], folder: Path, *, refuses: bool) -> None:
+    """Hold what was received against the ledger. `refuses`: a server refuses some addresses, as no outbox does."""
     accepted: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     with desk.asking(url) as ask:
@@ -140,7 +141,8 @@ def _judge(row: Row, original: Original, url: str, received: Counter[str], folde
         copies, least = received[address], accepted[address]
         row.twice += max(0, copies - least - unknown[address])
         row.missing += max(0, least - copies)
-        row.wrong += bool(copies) and (address in original.people.suppressed or address.startswith(REFUSED))
+        never = address in original.people.suppressed or (refuses and address.startswith(REFUSED))
+        row.wrong += bool(copies) and never
     row.received, row.unknown = received.total(), unknown.total()
     if slots[0] != slots[1]:
         row.complaints.append(f"{slots[0]} editions of {slots[1]} slots; see {folder}")
